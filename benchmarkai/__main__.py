@@ -1,0 +1,5 @@
+import sys
+
+from benchmarkai.command import main
+
+sys.exit(main())

@@ -1,0 +1,219 @@
+"""Bytes of a stream into records: names and numbers, or the reason why they are none."""
+
+import json
+import re
+
+from benchmarkai.metrics import check_unique, show
+from benchmarkai.words import MOST_DIGITS, parse_words
+
+LONGEST = 1 << 20  # bytes of a record
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LONG_INTEGER = re.compile(r"[0-9]{%d}" % (MOST_DIGITS + 1))
+_BOM = b"\xef\xbb\xbf"
+
+# As tuples of (name, value), a name that is given twice does not get lost.
+_decode = json.JSONDecoder(object_pairs_hook=tuple).decode
+
+
+class Records(object):
+    """Finds the records in a stream that comes in blocks.
+
+    A record is a JSON object, on one line or on several, or a line of NAME=VALUE words.
+    feed() and end() return a list of (line, pairs, error): the number of the line where the
+    record begins, and either its (name, value) pairs or a ValueError. Metrics are flat, so a
+    line that begins with "{", or that is a line of words, cannot be inside of an object: where
+    one comes, the object before it was broken.
+    """
+
+    def __init__(self):
+        self.line = 1  # the number of the line that comes next
+        self._rest = bytearray()  # a line that has not ended yet
+        self._too_long = False  # that line is longer than a record may be, and was refused
+        self._object = None  # an _Object that has not ended yet
+
+    def feed(self, block):
+        """Return the records that end in this block of bytes."""
+        found = []
+        start = len(self._rest)
+        self._rest += block
+        if self.line == 1 and self._rest[: len(_BOM)] == _BOM:
+            del self._rest[: len(_BOM)]
+            start = 0
+        end = self._rest.rfind(b"\n", start) + 1
+        if end:
+            whole = bytes(self._rest[:end])
+            del self._rest[:end]
+            found = self._lines(whole)
+        if len(self._rest) > LONGEST:
+            if not self._too_long:
+                self._too_long = True
+                found.extend(self._refuse_long())
+            del self._rest[:]
+        return found
+
+    def end(self):
+        """Return the records that end with the stream."""
+        found = self.feed(b"\n") if self._rest or self._too_long else []
+        return found + self._break_off()
+
+    def _lines(self, whole):
+        if b"\r" in whole:
+            whole = whole.replace(b"\r\n", b"\n")
+        if self._object is None and not self._too_long:
+            found = self._plain_objects(whole)
+            if found is not None:
+                return found
+        found = []
+        for line in whole[:-1].split(b"\n"):
+            found.extend(self._one_line(line))
+            self.line += 1
+        return found
+
+    def _plain_objects(self, whole):
+        """Return the records of lines that each hold one whole object, or None.
+
+        One call of the decoder for all of them is several times as fast as one for each.
+        None of them can reach over the joint ",\\n" between a "}" and a "{": a string cannot
+        hold a newline, and only an array, which needs a "[", can go on with an object after
+        a comma.
+        """
+        count = whole.count(b"\n")
+        if (
+            len(whole) > LONGEST
+            or whole[:1] != b"{"
+            or whole[-2:] != b"}\n"
+            or whole.count(b"}\n{") != count - 1
+            or whole.count(b"{") != count
+            or b"[" in whole
+        ):
+            return None
+        try:
+            text = whole.decode("utf-8")
+            if _LONG_INTEGER.search(text):
+                return None
+            objects = _decode("[" + text[:-1].replace("}\n{", "},\n{") + "]")
+            for pairs in objects:
+                if len(pairs) > 1:
+                    check_unique(pairs)
+        except (ValueError, RuntimeError):  # one of them is broken: find out which
+            return None
+        if len(objects) != count:
+            return None
+        first = self.line
+        self.line += count
+        return [(first + index, pairs, None) for index, pairs in enumerate(objects)]
+
+    def _one_line(self, line):
+        if self._too_long:  # here it ends at last
+            self._too_long = False
+            return []
+        if len(line) > LONGEST:
+            return self._refuse_long()
+        problem = None
+        try:
+            text = line.decode("utf-8").strip(" \t")
+        except UnicodeDecodeError as error:
+            text = line.decode("utf-8", "replace").strip(" \t")
+            problem = ValueError(
+                "%s is not UTF-8 (byte %d): write it in UTF-8" % (show(text), error.start + 1)
+            )
+        if text[:1] == "{":
+            found = self._break_off()
+            self._object = _Object(self.line)
+            return found + self._continue(text, problem)
+        if self._object is None:
+            if problem:
+                return [(self.line, None, problem)]
+            return [_record(self.line, _words, text)] if text else []
+        if "=" in text and not problem:
+            words = _record(self.line, _words, text)
+            if words[2] is None:
+                return self._break_off() + [words]
+        return self._continue(text, problem)
+
+    def _continue(self, text, problem):
+        record = self._object
+        record.add(text, problem)
+        if record.depth > 0:
+            return []
+        self._object = None
+        return [_record(record.line, record.pairs)]
+
+    def _break_off(self):
+        record, self._object = self._object, None
+        if record is None:
+            return []
+        record.problem = record.problem or ValueError(
+            'the object that begins with %s is not closed: end it with "}"'
+            % show(record.lines[0][:80])
+        )
+        return [_record(record.line, record.pairs)]
+
+    def _refuse_long(self):
+        if self._object is None:
+            return [(self.line, None, _too_long())]
+        self._object.refuse_long()
+        return []
+
+
+class _Object(object):
+    """A JSON object whose lines come one by one."""
+
+    def __init__(self, line):
+        self.line = line
+        self.lines = []
+        self.size = 0
+        self.depth = 0  # of the braces that are open
+        self.problem = None  # a ValueError
+
+    def add(self, text, problem):
+        bare = _STRING.sub("", text)
+        self.depth += bare.count("{") - bare.count("}")
+        self.problem = self.problem or problem
+        self.lines.append(text)
+        self.size += len(text) + 1
+        if self.size > LONGEST + 1:
+            self.refuse_long()
+
+    def refuse_long(self):
+        self.problem = _too_long()
+        self.lines = []
+
+    def pairs(self):
+        if self.problem:
+            raise self.problem
+        text = "\n".join(self.lines)
+        if _LONG_INTEGER.search(text):
+            raise ValueError(
+                "a number has more than %d digits: write it shorter, such as 1e100" % MOST_DIGITS
+            )
+        try:
+            pairs = _decode(text)
+        except ValueError as error:
+            raise ValueError("%s is not JSON: %s" % (show(text[:80]), error))
+        except RuntimeError:
+            raise ValueError("%s is nested too deep: metrics are flat" % show(text[:80]))
+        for name, value in pairs:
+            if isinstance(value, (list, tuple)):
+                raise ValueError(
+                    "the value of %s is an %s: metrics are flat, write each number under a name "
+                    "of its own" % (show(name), "array" if type(value) is list else "object")
+                )
+        check_unique(pairs)
+        return pairs
+
+
+def _too_long():
+    return ValueError("the record is longer than %d bytes: split it" % LONGEST)
+
+
+def _record(line, parse, *arguments):
+    try:
+        return line, parse(*arguments), None
+    except ValueError as error:
+        return line, None, error
+
+
+def _words(text):
+    return parse_words([word for word in text.replace("\t", " ").split(" ") if word])

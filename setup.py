@@ -1,0 +1,55 @@
+import io
+import os
+import re
+
+from setuptools import setup
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(*path):
+    with io.open(os.path.join(HERE, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+setup(
+    name="benchmarkai-client-lib",
+    version=re.search(r'__version__ = "(.+)"', read("benchmarkai", "__init__.py")).group(1),
+    description="A client library for posting metrics that uses the Benchmark AI framework.",
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
+    author="Edison Gustavo Muenz",
+    author_email="edisongustavo@gmail.com",
+    url="https://github.com/MXNetEdge/benchmark-ai",
+    license="Apache",
+    packages=["benchmarkai"],
+    package_data={"benchmarkai": ["py.typed"]},
+    # A script, not an entry point: what pip up to 25 writes for one imports re, which takes
+    # half as long as all of Python's own start.
+    scripts=["bin/bai-emit"],
+    python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
+    install_requires=["click>=7.0"],
+    options={"bdist_wheel": {"python_tag": "py2.py3"}},
+    zip_safe=False,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: Unix",
+        "Programming Language :: Python",
+        "Programming Language :: Python :: 2",
+        "Programming Language :: Python :: 2.7",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.4",
+        "Programming Language :: Python :: 3.5",
+        "Programming Language :: Python :: 3.6",
+        "Programming Language :: Python :: 3.7",
+        "Programming Language :: Python :: 3.8",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,64 @@
+"""Build the sdist and the wheel, and use both in clean environments.
+
+python tests/check_package.py FOLDER; run by tox -e package.
+"""
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import venv
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LINE = b'{"alexnet.latency": 0.42}\n'
+
+
+def run(*arguments, **options):
+    print("+", *arguments, flush=True)
+    return subprocess.run(arguments, check=True, timeout=300, **options)
+
+
+def check(folder, package, click):
+    if os.path.exists(folder):
+        shutil.rmtree(folder)
+    venv.create(folder, with_pip=True)
+    python, bai_emit = (os.path.join(folder, "bin", name) for name in ("python", "bai-emit"))
+    run(python, "-m", "pip", "install", "--quiet", *([] if click else ["--no-deps"]), package)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "BENCHMARK_AI")}
+    for command in ([bai_emit], [python, "-m", "benchmarkai"]):
+        for words, stdin in ((["alexnet.latency=0.42"], b""), ([], LINE)):
+            done = run(
+                *command, *words, input=stdin, stdout=subprocess.PIPE, cwd="/", env=environment
+            )
+            assert done.stdout == LINE, done.stdout
+    found = run(
+        python,
+        "-c",
+        "import benchmarkai, os; print(os.listdir(os.path.dirname(benchmarkai.__file__)))\n"
+        "try: import click\n"
+        "except ImportError: print('no click')",
+        stdout=subprocess.PIPE,
+        cwd="/",
+        env=environment,
+    ).stdout.decode()
+    assert "py.typed" in found
+    assert ("no click" in found) != click, found
+    if click:
+        run(bai_emit, "--version", cwd="/", env=environment)
+
+
+def main(folder):
+    dist = os.path.join(folder, "dist")
+    if os.path.exists(dist):
+        shutil.rmtree(dist)
+    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+    (wheel,), (sdist,) = (glob.glob(os.path.join(dist, name)) for name in ("*.whl", "*.tar.gz"))
+    assert wheel.endswith("-py2.py3-none-any.whl"), wheel
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
+    check(os.path.join(folder, "no-click"), wheel, click=False)
+    check(os.path.join(folder, "from-sdist"), sdist, click=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
