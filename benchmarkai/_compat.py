@@ -19,7 +19,7 @@ if PY2:
         return os.times()[4]
 
 else:
-    from time import monotonic
+    from time import monotonic  # novm
 
     text_types = (str,)
     integer_types = (int,)

@@ -105,6 +105,7 @@ def _with_click(words, mistake=None):
 def _utf8(word):
     """Return the text of a word of the command line, whatever the locale says."""
     try:
-        return (word if isinstance(word, bytes) else os.fsencode(word)).decode("utf-8")
+        data = word if isinstance(word, bytes) else os.fsencode(word)  # novm
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("%s is not UTF-8: write it in UTF-8" % show(word))

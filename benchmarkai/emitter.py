@@ -7,7 +7,7 @@ from benchmarkai.metrics import check_unique, lines, members, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Mapping, SupportsFloat, SupportsIndex, Union  # noqa: F401
+    from typing import Mapping, SupportsFloat, SupportsIndex, Union  # noqa: F401 # novm
 
 MODE = "BENCHMARK_AI"
 FIFO_PATH = "BENCHMARK_AI_FIFO_FILEPATH"
@@ -117,9 +117,9 @@ def positive_seconds(name, text):
 def _check_mapping(metrics):
     # Only here: collections is slow to import, and nearly all metrics are a dict.
     try:
-        from collections.abc import Mapping
+        from collections.abc import Mapping  # novm
     except ImportError:
-        from collections.abc import Mapping
+        from collections.abc import Mapping  # novm
 
     if not isinstance(metrics, Mapping):
         raise TypeError(

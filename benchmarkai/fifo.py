@@ -195,7 +195,7 @@ def _replace(old, new):
         os.dup2(new, old)
         _private(old)
     else:
-        os.dup2(new, old, inheritable=False)
+        os.dup2(new, old, inheritable=False)  # novm
     os.close(new)
 
 

@@ -1,6 +1,8 @@
 # -*- coding: utf-8 -*-
 """The installed command, in process and as a process: exit code, stdout and stderr."""
 
+from __future__ import unicode_literals
+
 import errno
 import json
 import os
@@ -406,6 +408,3 @@ def test_whatever_the_bytes_on_stdin_every_good_record_is_published(parts):
     assert "Traceback" not in result.err
     good = [line for line in result.out.splitlines() if '"good"' in line]
     assert good == ['{"good": %d}' % n for n in range(len(parts))]
-
-
-from __future__ import unicode_literals

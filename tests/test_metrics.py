@@ -1,4 +1,6 @@
 # -*- coding: utf-8 -*-
+from __future__ import unicode_literals
+
 import decimal
 import fractions
 import json
@@ -269,6 +271,3 @@ def test_whatever_the_limit_the_lines_hold_all_metrics_in_order(metrics, longest
     assert all(len(line) <= longest for line in result)
     pairs = [pair for line in result for pair in json.loads(line, object_pairs_hook=list)]
     assert pairs == list(metrics.items())
-
-
-from __future__ import unicode_literals

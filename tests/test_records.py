@@ -1,4 +1,6 @@
 # -*- coding: utf-8 -*-
+from __future__ import unicode_literals
+
 import json
 
 import pytest
@@ -179,6 +181,3 @@ def test_whatever_the_bytes_they_are_records_or_refused(data, size):
         except (TypeError, ValueError):
             pass
     assert read(data) == (good, bad)
-
-
-from __future__ import unicode_literals

@@ -1,4 +1,6 @@
 # -*- coding: utf-8 -*-
+from __future__ import unicode_literals
+
 import json
 
 import pytest
@@ -103,6 +105,3 @@ def test_whatever_the_word_it_is_parsed_or_refused(word):
     except ValueError:
         return
     assert name and word.startswith(name + "=") and number - number == 0
-
-
-from __future__ import unicode_literals

@@ -1,4 +1,4 @@
-"""A user's program: mypy --strict must accept it, and refuse the lines marked as wrong."""
+"""A user's program: mypy --strict accepts it, and refuses the lines that say type: ignore."""
 
 from decimal import Decimal
 from fractions import Fraction
