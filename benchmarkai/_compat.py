@@ -1,14 +1,15 @@
 """What Python 2.7 needs, and nothing else."""
 
+import os
 import sys
 
 PY2 = sys.version_info[0] == 2
 
-if PY2:
-    import os
+# On Python 2 also unicode and long, on Python 3 the same types twice.
+text_types = (str, type(b"".decode("ascii")))
+integer_types = (int, type(2**64))
 
-    text_types = (unicode, str)  # noqa: F821
-    integer_types = (int, long)  # noqa: F821
+if PY2:
 
     def monotonic():
         """Seconds since some fixed moment, untouched by changes of the date.
@@ -20,8 +21,5 @@ if PY2:
 
 else:
     from time import monotonic  # novm
-
-    text_types = (str,)
-    integer_types = (int,)
 
 __all__ = ["PY2", "integer_types", "monotonic", "text_types"]

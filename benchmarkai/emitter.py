@@ -118,8 +118,8 @@ def _check_mapping(metrics):
     # Only here: collections is slow to import, and nearly all metrics are a dict.
     try:
         from collections.abc import Mapping  # novm
-    except ImportError:
-        from collections.abc import Mapping  # novm
+    except ImportError:  # Python 2
+        from collections import Mapping  # novm
 
     if not isinstance(metrics, Mapping):
         raise TypeError(

@@ -1,5 +1,6 @@
 """Real pipes, real processes, and waits that end."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -69,6 +70,8 @@ class Pipe(object):
 
     def open(self):
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        # On Python 2 the processes under test would inherit it.
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
     def close(self):
         if self.descriptor is not None:

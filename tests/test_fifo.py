@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -55,7 +56,7 @@ def test_no_pipe_for_the_whole_wait(tmpdir):
     with pytest.raises(FifoNotCreatedInTimeError) as caught:
         sink(path, max_wait=0.05).write([LINE])
     assert str(path) in str(caught.value)
-    assert "after 0.05" in str(caught.value)
+    assert re.search(r" after 0\.\d+ s: ", str(caught.value))
     assert "start the daemon" in str(caught.value)
     assert not path.check()
 
@@ -85,7 +86,7 @@ def test_nobody_reads_for_the_whole_wait(tmpdir):
     pipe = Pipe(str(tmpdir.join("unread")))
     with pytest.raises(FifoNotReadInTimeError) as caught:
         sink(pipe.path, max_wait=0.05).write([LINE])
-    assert "nobody reads the pipe %r after 0.05" % pipe.path in str(caught.value)
+    assert "nobody reads the pipe %r after 0." % pipe.path in str(caught.value)
 
 
 def test_a_reader_that_comes_late_is_waited_for(tmpdir):
@@ -103,7 +104,7 @@ def test_a_pipe_that_stays_full_is_an_error_and_then_works_again(pipe):
     size = pipe.fill()
     with pytest.raises(FifoNotReadInTimeError) as caught:
         out.write([LINE])
-    assert "full pipe %r after 0.1" % pipe.path in str(caught.value)
+    assert "full pipe %r after 0." % pipe.path in str(caught.value)
     assert pipe.read() == LINE + "\n" * size
     out.write([LINE])
     assert pipe.read() == LINE
@@ -363,7 +364,9 @@ def test_signals_do_not_shorten_or_break_a_wait(tmpdir):
     code = SIGNALS + (
         "import os, time; start = os.times()[4]\n"
         "try: emit({'a': 1})\n"
-        "except FifoNotReadInTimeError: print(os.times()[4] - start)\n"
+        "except FifoNotReadInTimeError: waited = os.times()[4] - start\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "print(waited)\n"
     )
     result = run_python(code, env=pipe.env(max_wait=0.5, step=0.1))
     assert float(result.out) >= 0.49, result.err
