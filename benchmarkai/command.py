@@ -7,9 +7,9 @@ goes on to the click command, which comes back here to publish.
 import os
 import sys
 
-from benchmarkai.emitter import open_sink, publish
+from benchmarkai.emitter import open_sink
 from benchmarkai.errors import FifoError
-from benchmarkai.metrics import show
+from benchmarkai.metrics import lines, show
 from benchmarkai.stdout import descriptor_of, write_all
 from benchmarkai.words import parse_words
 
@@ -44,7 +44,8 @@ def run(words, options):
     """
     sink = open_sink(options, notify=say)
     if words and list(words) != ["-"]:
-        publish(parse_words([_utf8(word) for word in words]), sink)
+        pairs = parse_words([_utf8(word) for word in words])
+        sink.write(lines(pairs, sink.longest))
         return PUBLISHED
     if not words and sys.stdin is not None and sys.stdin.isatty():
         raise ValueError(

@@ -3,7 +3,7 @@
 import os
 
 from benchmarkai._compat import PY2
-from benchmarkai.metrics import check_unique, lines, members, show
+from benchmarkai.metrics import check_unique, lines, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,24 +43,10 @@ def emit(metrics):
     if sink is None:
         sink = _sink = open_sink()
     if type(metrics) is dict and not PY2:
-        publish(list(metrics.items()), sink)  # at once: another thread may add to them
+        pairs = list(metrics.items())  # at once: another thread may add to them
     else:
-        _check_mapping(metrics)
-        pairs = list(metrics.items())
-        # A mapping may have a name more than once, as one of HTTP headers does; a dict of
-        # Python 2 may have it as text and as UTF-8.
-        publish(pairs, sink, check_unique)
-
-
-def publish(pairs, sink, check=None):
-    """Check the (name, value) pairs, and write them to the sink.
-
-    check: called with the pairs when each of them has been checked.
-    """
-    texts = members(pairs)
-    if check is not None:
-        check(pairs)
-    sink.write(lines(texts, sink.longest))
+        pairs = _pairs_of_mapping(metrics)
+    sink.write(lines(pairs, sink.longest))
 
 
 def open_sink(options=None, environ=os.environ, notify=None):
@@ -114,7 +100,7 @@ def positive_seconds(name, text):
     return value
 
 
-def _check_mapping(metrics):
+def _pairs_of_mapping(metrics):
     # Only here: collections is slow to import, and nearly all metrics are a dict.
     try:
         from collections.abc import Mapping  # novm
@@ -126,3 +112,8 @@ def _check_mapping(metrics):
             "the metrics are %s, of type %s: give a mapping of names to numbers, such as "
             '{"loss": 0.42}' % (show(metrics), type(metrics).__name__)
         )
+    pairs = list(metrics.items())
+    # A mapping may have a name more than once, as one of HTTP headers does; a dict of
+    # Python 2 may have it as text and as UTF-8.
+    check_unique(pairs)
+    return pairs

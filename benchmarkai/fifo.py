@@ -53,17 +53,26 @@ class Fifo(object):
         when the system refuses the pipe, such as for want of permission.
         """
         wait = None
-        for index, line in enumerate(lines):
+        written = 0
+        for line in lines:
             data = line.encode("ascii")
-            while True:
-                try:
-                    os.write(self._descriptor, data)
-                    break
-                except EnvironmentError as error:
-                    if wait is None:
-                        wait = _Wait(self.max_wait, self.notify, index, len(lines))
-                    wait.written = index
-                    self._recover(error, wait)
+            try:
+                os.write(self._descriptor, data)
+            except EnvironmentError as error:
+                if wait is None:
+                    wait = _Wait(self.max_wait, self.notify, len(lines))
+                wait.written = written
+                self._write_again(data, error, wait)
+            written += 1
+
+    def _write_again(self, data, error, wait):
+        while True:
+            self._recover(error, wait)
+            try:
+                os.write(self._descriptor, data)
+                return
+            except EnvironmentError as again:
+                error = again
 
     def _recover(self, error, wait):
         """Make the next write succeed, or raise a FifoError."""
@@ -143,10 +152,10 @@ class Fifo(object):
 class _Wait(object):
     """The one deadline of a write, and what to say when it has passed."""
 
-    def __init__(self, max_wait, notify, written, total):
+    def __init__(self, max_wait, notify, total):
         self.max_wait = max_wait
         self.notify = notify
-        self.written = written
+        self.written = 0
         self.total = total
         self.reopened = False
         self.start = monotonic()

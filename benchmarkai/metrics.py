@@ -10,8 +10,9 @@ _ORDINARY = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", 
 # float() takes an array of one such element, but what comes out is not the number it held.
 _NOT_NUMBERS = ("bool", "complex", "datetime", "timedelta", "<U", ">U", "|S")
 
-# The names seen so far, ready for the line: benchmarks publish the same few again and again.
-_members = {}
+# What a member of the object begins with, such as '"loss": ', by the name: benchmarks publish
+# the same few names again and again.
+_starts = {}
 _REMEMBERED = 1024
 _LONGEST_REMEMBERED = 256
 
@@ -21,15 +22,17 @@ _FINITE_ONLY = (
 )
 
 
-def members(pairs):
-    """Return the members of a JSON object, one text a metric, such as '"loss": 0.42'.
+def lines(pairs, longest=None):
+    """Return the lines that carry the metrics: each a JSON object and a newline.
 
-    pairs: an iterable of (name, value). The texts are those of json.dumps().
+    pairs: an iterable of (name, value). The text is that of json.dumps().
+    longest: the most bytes of a line. Where one would be longer there are several, with the
+    metrics in their order; without it there is always one.
 
     Raises TypeError for what is no name or no number, and ValueError for an empty name, a
-    name given twice, a number that is not finite, and no metrics at all.
+    number that is not finite, a metric that is too long for a line, and no metrics at all.
     """
-    texts = []
+    members = []
     for name, value in pairs:
         kind = type(value)
         if kind is float:
@@ -44,12 +47,15 @@ def members(pairs):
         else:
             number = _number(name, value)
         try:
-            texts.append(_members[name] + number)
+            members.append(_starts[name] + number)
         except (KeyError, TypeError):
-            texts.append(_member(name, value) + number)
-    if not texts:
+            members.append(_start(name, value) + number)
+    if not members:
         raise ValueError('no metrics to publish: give at least one, such as {"loss": 0.42}')
-    return texts
+    line = "{" + ", ".join(members) + "}\n"
+    if longest is None or len(line) <= longest:
+        return [line]
+    return _split(members, longest)
 
 
 def check_unique(pairs):
@@ -66,34 +72,6 @@ def check_unique(pairs):
         seen.add(name)
 
 
-def lines(texts, longest=None):
-    """Return the lines that carry these members, each a JSON object and a newline.
-
-    longest: the most bytes of a line; the members go on several lines, in order, where one
-    would be longer. Without it there is one line.
-
-    Raises ValueError for a member that is too long for a line of its own.
-    """
-    line = "{" + ", ".join(texts) + "}\n"
-    if longest is None or len(line) <= longest:
-        return [line]
-    room = longest - len("{}\n")
-    result = []
-    first = used = 0
-    for index, text in enumerate(texts):
-        if len(text) > room:
-            raise ValueError(
-                "%s takes %d bytes as JSON, and a line of the pipe holds %d: shorten the name"
-                % (_shorten(text), len(text), room)
-            )
-        if used + len(text) > room:
-            result.append("{" + ", ".join(texts[first:index]) + "}\n")
-            first, used = index, 0
-        used += len(text) + len(", ")
-    result.append("{" + ", ".join(texts[first:]) + "}\n")
-    return result
-
-
 def show(value):
     """Return one short line that shows the value in an error message."""
     try:
@@ -105,11 +83,29 @@ def show(value):
     return _shorten(" ".join(text.split()))
 
 
+def _split(members, longest):
+    room = longest - len("{}\n")
+    result = []
+    first = used = 0
+    for index, member in enumerate(members):
+        if len(member) > room:
+            raise ValueError(
+                "%s takes %d bytes as JSON, and a line of the pipe holds %d: shorten the name"
+                % (_shorten(member), len(member), room)
+            )
+        if used + len(member) > room:
+            result.append("{" + ", ".join(members[first:index]) + "}\n")
+            first, used = index, 0
+        used += len(member) + len(", ")
+    result.append("{" + ", ".join(members[first:]) + "}\n")
+    return result
+
+
 def _shorten(text):
     return text if len(text) <= 80 else text[:60] + "..." + text[-17:]
 
 
-def _member(name, value):
+def _start(name, value):
     if not isinstance(name, text_types):
         raise TypeError(
             "the name %s of the value %s is of type %s: a metric's name is text, "
@@ -132,12 +128,12 @@ def _member(name, value):
             )
     else:
         quoted = '"' + str(name) + '"' if PY2 else '"' + name + '"'
-    member = quoted + ": "
-    if len(member) <= _LONGEST_REMEMBERED:
-        if len(_members) >= _REMEMBERED:
-            _members.clear()
-        _members[name] = member
-    return member
+    start = quoted + ": "
+    if len(start) <= _LONGEST_REMEMBERED:
+        if len(_starts) >= _REMEMBERED:
+            _starts.clear()
+        _starts[name] = start
+    return start
 
 
 def _number(name, value):

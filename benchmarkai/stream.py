@@ -6,7 +6,7 @@ import select
 import sys
 
 from benchmarkai.errors import FifoError
-from benchmarkai.metrics import lines, members
+from benchmarkai.metrics import lines
 from benchmarkai.records import Records
 
 _BLOCK = 1 << 16  # bytes: what a pipe holds on Linux
@@ -45,7 +45,7 @@ def publish_stream(sink, say):
         for line, pairs, problem in records.feed(block) if block else records.end():
             if problem is None:
                 try:
-                    batch.add(line, lines(members(pairs), sink.longest))
+                    batch.add(line, lines(pairs, sink.longest))
                 except (TypeError, ValueError) as error:
                     problem = error
             if problem is not None:
