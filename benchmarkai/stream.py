@@ -64,11 +64,11 @@ class _Batch(object):
         self._size = 0
 
     def add(self, line, texts):
-        size = len(texts[0])
-        if self._size + size > select.PIPE_BUF or len(texts) > 1:
+        self._size += len(texts[0])
+        if self._size > select.PIPE_BUF or len(texts) > 1:
             self.write()
+            self._size = len(texts[0])
         self._records.append((line, texts[0]))
-        self._size += size
         if len(texts) > 1:
             self._write(texts)
 

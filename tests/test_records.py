@@ -181,3 +181,29 @@ def test_whatever_the_bytes_they_are_records_or_refused(data, size):
         except (TypeError, ValueError):
             pass
     assert read(data) == (good, bad)
+
+
+words_line = strategies.tuples(
+    strategies.text("ab={.", min_size=1, max_size=3),
+    strategies.sampled_from(["1", "-0", "007", "0.50", "1e3", "+1", ".5", "x", "9" * 19, ""]),
+).map("=".join)
+object_line = strategies.sampled_from(
+    ['{"a": 1}', '{"a":1,"a":2}', '{"a": [1]}', '{"}": 1}', '{"a": 1}}', '{"x}', '{y": 1}', "{}"]
+)
+
+
+@hypothesis.given(
+    strategies.lists(words_line, max_size=4) | strategies.lists(object_line, max_size=4)
+)
+def test_many_lines_at_once_are_taken_as_they_are_one_by_one(texts):
+    data = "".join(text + "\n" for text in texts).encode()
+    one_by_one = Records()
+    found = []
+    for line in data[:-1].split(b"\n"):
+        found += one_by_one._one_line(line)
+        one_by_one.line += 1
+    found += one_by_one.end()
+    good = [(line, dict(pairs)) for line, pairs, problem in found if problem is None]
+    bad = [(line, str(problem)) for line, _, problem in found if problem is not None]
+    if data:
+        assert read(data) == (good, bad)
