@@ -42,10 +42,11 @@ def command_line(words):
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption):
+            message += " Put -- before a metric whose name begins with -."
         usage = error.ctx.get_usage() + "\n" if getattr(error, "ctx", None) else ""
-        command.to_stderr(
-            "%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, error.format_message())
-        )
+        command.to_stderr("%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message))
         return error.exit_code
 
 
@@ -97,7 +98,7 @@ def _option(name, variable, text, **more):
     emitter.FIFO_PATH,
     "The named pipe; this option means --mode fifo. Default: %s" % emitter.DEFAULT_PATH,
     metavar="PATH",
-    type=click.Path(),
+    type=click.Path(readable=False),
     callback=_checked(_not_empty),
 )
 @_option(

@@ -88,7 +88,9 @@ def seconds(name, text):
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError("%s is %s: set it to a number of seconds, such as 10" % (name, show(text)))
+        raise ValueError(
+            "%s is %s: set it to a number of seconds, 0 or more, such as 10" % (name, show(text))
+        )
     return value
 
 

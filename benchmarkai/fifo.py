@@ -53,26 +53,19 @@ class Fifo(object):
         when the system refuses the pipe, such as for want of permission.
         """
         wait = None
-        written = 0
-        for line in lines:
+        for index, line in enumerate(lines):
             data = line.encode("ascii")
-            try:
-                os.write(self._descriptor, data)
-            except EnvironmentError as error:
+            while True:
+                try:
+                    os.write(self._descriptor, data)
+                    break
+                except EnvironmentError as error:
+                    failure = error
+                # Not in the except clause: what is raised there comes with a second traceback.
                 if wait is None:
                     wait = _Wait(self.max_wait, self.notify, len(lines))
-                wait.written = written
-                self._write_again(data, error, wait)
-            written += 1
-
-    def _write_again(self, data, error, wait):
-        while True:
-            self._recover(error, wait)
-            try:
-                os.write(self._descriptor, data)
-                return
-            except EnvironmentError as again:
-                error = again
+                wait.written = index
+                self._recover(failure, wait)
 
     def _recover(self, error, wait):
         """Make the next write succeed, or raise a FifoError."""
@@ -104,24 +97,30 @@ class Fifo(object):
                 raise
 
     def _open(self, wait):
-        while True:
+        descriptor = None
+        while descriptor is None:
+            failure = None
             try:
                 descriptor = self._open_now()
-                break
             except EnvironmentError as error:
-                if error.errno == errno.ENOENT:
-                    kind, reason = FifoNotCreatedInTimeError, "there is no pipe at %r" % self.path
-                elif error.errno == errno.ENXIO:
-                    kind, reason = FifoNotReadInTimeError, "nobody reads the pipe %r" % self.path
-                elif error.errno == errno.EINTR:
-                    continue
-                else:
-                    raise self._refused(error, wait)
-            _sleep(wait.next(kind, reason, self.step))
+                failure = error
+            if failure is not None:
+                self._wait_for_reader(failure, wait)
         if self._descriptor == -1:
             self._descriptor = descriptor
         else:
             _replace(self._descriptor, descriptor)
+
+    def _wait_for_reader(self, failure, wait):
+        if failure.errno == errno.ENOENT:
+            kind, reason = FifoNotCreatedInTimeError, "there is no pipe at %r" % self.path
+        elif failure.errno == errno.ENXIO:
+            kind, reason = FifoNotReadInTimeError, "nobody reads the pipe %r" % self.path
+        elif failure.errno == errno.EINTR:
+            return
+        else:
+            raise self._refused(failure, wait)
+        _sleep(wait.next(kind, reason, self.step))
 
     def _open_now(self):
         # Looked at before it is opened: opening alone does something to some devices.
@@ -138,7 +137,7 @@ class Fifo(object):
         if not stat.S_ISFIFO(status.st_mode):
             raise NotAFifoError(
                 "%r is %s, not a named pipe, and was left as it is: "
-                "point BENCHMARK_AI_FIFO_FILEPATH at the pipe that the daemon has created"
+                "point BENCHMARK_AI_FIFO_FILEPATH or --fifo at the pipe that the daemon has created"
                 % (self.path, _kind(status.st_mode))
             )
 
@@ -165,8 +164,9 @@ class _Wait(object):
         waited = monotonic() - self.start
         if waited >= self.max_wait:
             raise kind(
-                "%s after %g s%s: start the daemon that creates and reads the pipe, or "
-                "raise BENCHMARK_AI_FIFO_MAX_WAIT_TIME" % (reason, round(waited, 2), self.so_far())
+                "%s after %g s%s: start the daemon that creates and reads the pipe, or give it "
+                "longer (BENCHMARK_AI_FIFO_MAX_WAIT_TIME, --max-wait)"
+                % (reason, round(waited, 2), self.so_far())
             )
         if self.notify is not None:
             if waited >= _NOTICE_AFTER:

@@ -163,7 +163,7 @@ class _Object(object):
         try:
             pairs = _decode(text)
         except ValueError as error:
-            raise ValueError("%s is not JSON: %s" % (show(text[:80]), error))
+            raise ValueError("%s is not one JSON object: %s" % (show(text[:80]), error))
         except RuntimeError:
             raise ValueError("%s is nested too deep: metrics are flat" % show(text[:80]))
         for name, value in pairs:

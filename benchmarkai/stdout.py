@@ -45,13 +45,15 @@ class Stdout(object):
                     stream.flush()
                     write_all(self._descriptor, line.encode("ascii"))
                 written += len(line)
+            return
         except (EnvironmentError, ValueError) as error:
             if isinstance(error, ValueError) and not getattr(stream, "closed", False):
                 raise
             code = getattr(error, "errno", None) or errno.EBADF
-            failure = IOError(code, "cannot write to stdout: %s" % os.strerror(code))
-            failure.written = written + getattr(error, "written", 0)
-            raise failure
+            written += getattr(error, "written", 0)
+        failure = IOError(code, "cannot write to stdout: %s" % os.strerror(code))
+        failure.written = written
+        raise failure
 
 
 def descriptor_of(stream):

@@ -17,7 +17,10 @@ def parse_words(words):
     for word in words:
         name, equals, text = word.rpartition("=")
         if not equals:
-            raise ValueError("%s has no '=': write NAME=VALUE, such as loss=0.42" % show(word))
+            remedy = "write NAME=VALUE, such as loss=0.42"
+            if word[:1] in ("{", "["):
+                remedy = "give JSON on stdin, one object a record"
+            raise ValueError("%s has no '=': %s" % (show(word), remedy))
         if not name:
             raise ValueError("%s has no name: write NAME=VALUE, such as loss=0.42" % show(word))
         pairs.append((name, _parse_number(text, word)))
@@ -43,11 +46,10 @@ def _parse_number(text, word):
 def _remedy(text, word):
     if not text:
         return "%s has no value: write NAME=VALUE, such as loss=0.42" % show(word)
-    whole, comma, fraction = text.partition(",")
-    if comma and (whole.lstrip("+-") + fraction).isdigit():
+    if "," in text and text.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit():
         return (
-            "the value of %s has a comma: write %s.%s, or run the benchmark with LC_NUMERIC=C"
-            % (show(word), whole, fraction)
+            "the value of %s has a comma: write a point, such as 0.42 (programs print it when run "
+            "with LC_NUMERIC=C), and nothing between thousands" % show(word)
         )
     if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return (
@@ -68,6 +70,7 @@ def _remedy(text, word):
                 )
         except ValueError:
             pass
-    return "the value of %s is not a number: write it as in JSON, such as 42, 0.42 or 1e-3" % show(
-        word
+    return (
+        "the value of %s is not a number: write it as in JSON, such as 42, 0.42 or 1e-3, and its "
+        "unit into the name" % show(word)
     )

@@ -8,9 +8,11 @@ import json
 import os
 import pty
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import ROOT, finish, run, start, wait_until
@@ -81,13 +83,13 @@ def test_records_are_published_as_a_line_each(bai_emit, words):
         (["a=1", "a=2"], "'a' is given twice, the second time as 2: give each metric once"),
         (
             ["loss=0,42"],
-            "the value of 'loss=0,42' has a comma: write 0.42, or run the benchmark with "
-            "LC_NUMERIC=C",
+            "the value of 'loss=0,42' has a comma: write a point, such as 0.42 (programs print it "
+            "when run with LC_NUMERIC=C), and nothing between thousands",
         ),
         (["-", "a=1"], "'-' has no '=': write NAME=VALUE, such as loss=0.42"),
         (
             ["--max-wait", "soon", "a=1"],
-            "--max-wait is 'soon': set it to a number of seconds, such as 10",
+            "--max-wait is 'soon': set it to a number of seconds, 0 or more, such as 10",
         ),
         (
             ["--wait-step", "0", "a=1"],
@@ -109,6 +111,7 @@ def test_an_unknown_option_is_a_usage_error(bai_emit):
     result = bai_emit("--fast", "a=1")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(USAGE) and "--fast" in result.stderr
+    assert "Put -- before a metric whose name begins with -." in result.stderr
 
 
 def test_a_variable_that_cannot_be_used_is_a_usage_error(bai_emit):
@@ -164,6 +167,26 @@ def test_fifo_means_fifo_mode(bai_emit, pipe):
     assert shown(bai_emit("--fifo", pipe.path, "a=0.5")) == (0, "", "")
     assert shown(bai_emit("--fifo", pipe.path, stdin=b"a=0.5\nb=1\n")) == (0, "", "")
     assert pipe.read() == LINE * 2 + '{"b": 1}\n'
+
+
+def test_a_pipe_that_can_be_written_and_not_read_is_enough(pipe):
+    os.chmod(pipe.path, 0o222)
+    if os.getuid() == 0:
+        # Root may read everything, so become somebody else in a folder that all can enter.
+        folder = tempfile.mkdtemp()
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "pipe")
+        os.rename(pipe.path, path)
+        code = (
+            "import os, sys; from benchmarkai import cli, command, fifo; os.setuid(65534)\n"
+            "sys.argv[1:] = ['--fifo', %r, 'a=0.5']; sys.exit(command.main())" % path
+        )
+        result = run([sys.executable, "-c", code])
+        shutil.rmtree(folder)
+    else:
+        result = run_bai_emit("--fifo", pipe.path, "a=0.5")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert pipe.read() == LINE
 
 
 def test_what_cannot_be_delivered_is_exit_code_1(bai_emit, tmpdir):

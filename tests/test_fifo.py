@@ -61,6 +61,16 @@ def test_no_pipe_for_the_whole_wait(tmpdir):
     assert not path.check()
 
 
+def test_the_error_comes_without_a_second_traceback(tmpdir):
+    result = run_python(
+        EMIT, env={"BENCHMARK_AI": "fifo", "BENCHMARK_AI_FIFO_FILEPATH": "/dev/null"}
+    )
+    assert result.err.count("Traceback") == 1 and "NotAFifoError" in result.err
+    with open("/dev/full", "w") as full:
+        result = run_python(EMIT, stdout=full)
+    assert result.err.count("Traceback") == 1 and "cannot write to stdout" in result.err
+
+
 def test_a_wait_of_0_looks_once(tmpdir, pipe):
     sink(pipe.path, max_wait=0).write([LINE])
     assert pipe.read() == LINE
