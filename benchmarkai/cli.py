@@ -44,7 +44,7 @@ def command_line(words):
     except click.ClickException as error:
         message = error.format_message()
         if isinstance(error, click.NoSuchOption):
-            message += " Put -- before a metric whose name begins with -."
+            message += " (put -- before a metric whose name begins with -)"
         usage = error.ctx.get_usage() + "\n" if getattr(error, "ctx", None) else ""
         command.to_stderr("%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message))
         return error.exit_code

@@ -111,7 +111,7 @@ def test_an_unknown_option_is_a_usage_error(bai_emit):
     result = bai_emit("--fast", "a=1")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(USAGE) and "--fast" in result.stderr
-    assert "Put -- before a metric whose name begins with -." in result.stderr
+    assert "(put -- before a metric whose name begins with -)" in result.stderr
 
 
 def test_a_variable_that_cannot_be_used_is_a_usage_error(bai_emit):
