@@ -33,7 +33,7 @@ Exit codes:
 
 def command_line(words):
     """Run the click command with these words, and return the exit code."""
-    if command.COMPLETION in os.environ:
+    if os.environ.get(command.COMPLETION):
         return bai_emit.main(words, prog_name="bai-emit")
     # Not main(): that of click 8.0 and older refuses Python 3.6 in the C locale.
     try:
@@ -48,6 +48,9 @@ def command_line(words):
         usage = error.ctx.get_usage() + "\n" if getattr(error, "ctx", None) else ""
         command.to_stderr("%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message))
         return error.exit_code
+    except UnicodeError:  # Python 2, in the messages of click
+        command.say("the options are ASCII: see bai-emit --help")
+        return command.REFUSED
 
 
 def _print(text):
@@ -144,6 +147,7 @@ def bai_emit(context, words, mode, fifo, max_wait, wait_step):
     )
     options = {variable: (name, text) for variable, name, text in given if text is not None}
     try:
-        return command.run(words, options)
+        sink, texts = command.prepare(words, options)
     except ValueError as error:
         raise click.UsageError(str(error), context)
+    return command.publish(sink, texts)

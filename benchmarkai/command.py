@@ -22,45 +22,64 @@ def main():
     """Run bai-emit with the words of the command line, and return the exit code."""
     words = sys.argv[1:]
     try:
-        if COMPLETION in os.environ or words != ["-"] and any(w.startswith("-") for w in words):
+        if os.environ.get(COMPLETION):
             return _with_click(words)
-        return _plainly(words)
+        if words != ["-"] and any(word.startswith("-") for word in words):
+            return _with_click(words)
+        try:
+            sink, texts = prepare(words, {})
+        except ValueError as error:
+            mistake = error
+        else:
+            return publish(sink, texts)
+        return _with_click(words, mistake)
     except KeyboardInterrupt:
         return INTERRUPTED
     except MemoryError:
         say("out of memory: raise the limit of this process")
     except (EnvironmentError, FifoError) as error:
-        say(reason(error))
+        say(_reason(error))
     return NOT_DELIVERED
 
 
-def run(words, options):
-    """Publish the words, or the records on stdin, and return the exit code.
+def prepare(words, options):
+    """Return the sink, and the lines for the words: None if the records of stdin are meant.
 
     options: see open_sink().
 
-    Raises ValueError for what is wrong with the words or the settings; FifoError, and OSError
-    (IOError on Python 2), when the metrics of the words cannot be delivered.
+    Raises ValueError for what is wrong with the words or the settings.
     """
     sink = open_sink(options, notify=say)
     if words and list(words) != ["-"]:
-        pairs = parse_words([_utf8(word) for word in words])
-        sink.write(lines(pairs, sink.longest))
-        return PUBLISHED
+        return sink, lines(parse_words([_utf8(word) for word in words]), sink.longest)
     if not words and sys.stdin is not None and sys.stdin.isatty():
         raise ValueError(
             "nothing to publish: write NAME=VALUE, such as loss=0.42, or pipe records in, or "
             "give a single - to type them"
         )
+    return sink, None
+
+
+def publish(sink, texts):
+    """Publish the lines, or without any the records on stdin, and return the exit code.
+
+    Raises FifoError, and OSError (IOError on Python 2), when the lines cannot be delivered.
+    """
+    if texts is not None:
+        sink.write(texts)
+        return PUBLISHED
     # Not before it is needed: it takes json and re, which are slow to import.
     from benchmarkai.stream import Stopped, publish_stream
 
     try:
         return REFUSED if publish_stream(sink, say) else PUBLISHED
     except Stopped as stop:
-        say(
-            "line %d: %s: nothing from this line on was published" % (stop.line, reason(stop.cause))
+        rest = (
+            "it was published in part, and nothing after it"
+            if stop.partly
+            else ("nothing from this line on was published")
         )
+        say("line %d: %s: %s" % (stop.line, _reason(stop.cause), rest))
         return NOT_DELIVERED
 
 
@@ -82,16 +101,8 @@ def to_stderr(text):
         pass
 
 
-def reason(error):
-    """Return in words why something could not be delivered."""
+def _reason(error):
     return getattr(error, "strerror", None) or error
-
-
-def _plainly(words):
-    try:
-        return run(words, {})
-    except ValueError as mistake:
-        return _with_click(words, mistake)
 
 
 def _with_click(words, mistake=None):

@@ -18,7 +18,7 @@ DEFAULT_PATH = "/tmp/benchmark-ai-fifo"
 DEFAULT_MAX_WAIT = "10"
 DEFAULT_WAIT_STEP = "0.5"
 
-_sink = None
+_sinks = []  # the one that the settings choose, when it is known
 
 
 def emit(metrics):
@@ -38,10 +38,9 @@ def emit(metrics):
     when the pipe does not take the metrics; OSError (IOError on Python 2) when stdout does
     not.
     """
-    global _sink
-    sink = _sink
-    if sink is None:
-        sink = _sink = open_sink()
+    if not _sinks:
+        _sinks.append(open_sink())
+    sink = _sinks[0]  # the first, also where threads have come here at the same time
     if type(metrics) is dict and not PY2:
         pairs = list(metrics.items())  # at once: another thread may add to them
     else:
@@ -49,16 +48,17 @@ def emit(metrics):
     sink.write(lines(pairs, sink.longest))
 
 
-def open_sink(options=None, environ=os.environ, notify=None):
+def open_sink(options=None, environ=None, notify=None):
     """Return the sink that the settings choose.
 
     options: settings by the name of their variable, each (how the user calls it, its text);
-    they come before the variables of environ.
+    they come before the variables of environ (os.environ if it is None).
     notify: called with a text when a write to a pipe has waited for a second.
 
     Raises ValueError for a setting that cannot be used.
     """
     options = options or {}
+    environ = os.environ if environ is None else environ
 
     def setting(variable, default):
         # An empty variable is as good as none: containers often cannot unset one.

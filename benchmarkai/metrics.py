@@ -7,8 +7,9 @@ _LARGEST = 1.7976931348623157e308  # of an IEEE 754 double
 # What JSON shows as it is: printable ASCII but for the quote and the backslash.
 _ORDINARY = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", "")
 
-# float() takes an array of one such element, but what comes out is not the number it held.
-_NOT_NUMBERS = ("bool", "complex", "datetime", "timedelta", "<U", ">U", "|S")
+# The types of elements (numpy's dtype and its likes) that float() takes though they hold no
+# numbers: an array of one text, one truth value, one time becomes a number without a word.
+_NOT_NUMBERS = ("bool", "complex", "datetime", "timedelta", "object", "<U", ">U", "|S")
 
 # What a member of the object begins with, such as '"loss": ', by the name: benchmarks publish
 # the same few names again and again.
@@ -159,8 +160,11 @@ def _number(name, value):
 
 def _converted(name, value):
     """Return the int or float that a number of another type converts itself to."""
-    if any(word in str(getattr(value, "dtype", "")) for word in _NOT_NUMBERS):
+    kind = str(getattr(value, "dtype", ""))
+    if any(word in kind for word in _NOT_NUMBERS) or hasattr(value, "encode"):
         raise TypeError(_not_a_number(name, value))
+    if hasattr(value, "detach"):
+        value = value.detach()  # torch warns where a tensor with a gradient becomes a number
     if hasattr(type(value), "__index__"):
         try:
             return type(value).__index__(value)

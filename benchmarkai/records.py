@@ -8,8 +8,7 @@ from benchmarkai.words import MOST_DIGITS, parse_words
 
 LONGEST = 1 << 20  # bytes of a record
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_LONG_INTEGER = re.compile(r"[0-9]{%d}" % (MOST_DIGITS + 1))
+_LONG_INTEGER = re.compile(r"(?<![0-9])[0-9]{%d}" % (MOST_DIGITS + 1))
 _BOM = b"\xef\xbb\xbf"
 
 # One word on a line, with a number in its plainest form.
@@ -35,6 +34,10 @@ class Records(object):
         self._too_long = False  # that line is longer than a record may be, and was refused
         self._object = None  # an _Object that has not ended yet
 
+    def waiting_line(self):
+        """Return the number of the first line that is not in any record so far."""
+        return self.line if self._object is None else self._object.line
+
     def feed(self, block):
         """Return the records that end in this block of bytes."""
         found = []
@@ -51,7 +54,7 @@ class Records(object):
         if len(self._rest) > LONGEST:
             if not self._too_long:
                 self._too_long = True
-                found.extend(self._refuse_long())
+                found.extend(self._refuse_long(self._rest))
             del self._rest[:]
         return found
 
@@ -81,7 +84,7 @@ class Records(object):
             self._too_long = False
             return []
         if len(line) > LONGEST:
-            return self._refuse_long()
+            return self._refuse_long(line)
         problem = None
         try:
             text = line.decode("utf-8").strip(" \t")
@@ -122,9 +125,9 @@ class Records(object):
         )
         return [_record(record.line, record.pairs)]
 
-    def _refuse_long(self):
-        if self._object is None:
-            return [(self.line, None, _too_long())]
+    def _refuse_long(self, line):
+        if self._object is None or line[:16].lstrip()[:1] == b"{":
+            return self._break_off() + [(self.line, None, _too_long())]
         self._object.refuse_long()
         return []
 
@@ -140,8 +143,12 @@ class _Object(object):
         self.problem = None  # a ValueError
 
     def add(self, text, problem):
-        bare = _STRING.sub("", text)
+        # Without escapes, every second part between quotes is outside of the strings.
+        parts = text.replace("\\\\", "").replace('\\"', "").split('"')
+        bare = "".join(parts[::2])
         self.depth += bare.count("{") - bare.count("}")
+        if len(parts) % 2 == 0 and text.endswith("}"):
+            self.depth = 0  # a string is not closed; what looks like the end of the object is it
         self.problem = self.problem or problem
         self.lines.append(text)
         self.size += len(text) + 1
@@ -229,4 +236,4 @@ def _record(line, parse, *arguments):
 
 
 def _words(text):
-    return parse_words([word for word in text.replace("\t", " ").split(" ") if word])
+    return parse_words([word for word in re.split("[\t\r ]", text) if word])

@@ -22,7 +22,8 @@ class Stdout(object):
     longest = None
 
     def __init__(self):
-        self._stream = self  # no stream yet; None is a stdout that is closed
+        self._known = False
+        self._stream = None
         self._descriptor = None
 
     def write(self, lines):
@@ -34,15 +35,16 @@ class Stdout(object):
         stream = sys.stdout
         written = 0
         try:
-            if stream is not self._stream:
+            if stream is not self._stream or not self._known:
                 self._descriptor = descriptor_of(stream)
                 self._stream = stream
+                self._known = True
             for line in lines:
                 if self._descriptor is None:
                     stream.write(line)
                     stream.flush()
                 else:
-                    stream.flush()
+                    _flush(stream)
                     write_all(self._descriptor, line.encode("ascii"))
                 written += len(line)
             return
@@ -51,6 +53,7 @@ class Stdout(object):
                 raise
             code = getattr(error, "errno", None) or errno.EBADF
             written += getattr(error, "written", 0)
+        # Not in the except clause: what is raised there comes with a second traceback.
         failure = IOError(code, "cannot write to stdout: %s" % os.strerror(code))
         failure.written = written
         raise failure
@@ -59,25 +62,39 @@ class Stdout(object):
 def descriptor_of(stream):
     """Return the descriptor to which ASCII text for this stream can be written as bytes.
 
-    None for a stream that is no plain file, such as the capture of a test or a notebook: it
-    must be written through its own methods. A file is better written without them: what
-    failed does not stay in a buffer to come out later, and nothing is lost where the stream
-    overlooks that a part only was written (python -u) or that a signal came (Python 2).
+    None for a stream that is no plain file, such as the capture of a test, a notebook or a
+    compressed file: it must be written through its own methods. A file is better written
+    without them: what failed does not stay in a buffer to come out later, and nothing is lost
+    where the stream overlooks that a part only was written (python -u) or that a signal came
+    (Python 2).
 
     Raises OSError (IOError on Python 2) for a stream that is closed.
     """
     if stream is None or getattr(stream, "closed", False):
         raise IOError(errno.EBADF, os.strerror(errno.EBADF))
-    kind = type(stream)
-    # By name, because Python 2 would have to import io for the class.
-    if (kind.__module__, kind.__name__) not in (("_io", "TextIOWrapper"), ("__builtin__", "file")):
-        return None
-    if kind.__module__ == "_io" and stream.encoding.lower() not in _ASCII_FIRST:
+    if not _is_plain_file(stream):
         return None
     try:
         return stream.fileno()
-    except (EnvironmentError, ValueError):  # a file in memory
+    except (EnvironmentError, ValueError):  # detached
         return None
+
+
+def _is_plain_file(stream):
+    # By their names, because Python 2 would have to import io for the types.
+    kind = "%s.%s" % (type(stream).__module__, type(stream).__name__)
+    if kind != "_io.TextIOWrapper":
+        return kind == "__builtin__.file"
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    return type(raw).__name__ == "FileIO" and stream.encoding.lower() in _ASCII_FIRST
+
+
+def _flush(stream):
+    while True:
+        try:
+            return stream.flush()
+        except EnvironmentError as error:
+            _wait_or_raise(error, stream)
 
 
 def write_all(descriptor, data):
@@ -90,19 +107,16 @@ def write_all(descriptor, data):
         try:
             data = data[os.write(descriptor, data) :]
         except EnvironmentError as error:
-            if error.errno == errno.EAGAIN:
-                # Somebody who shares the terminal or the pipe has made it non-blocking.
-                _wait_until_writable(descriptor)
-            elif error.errno != errno.EINTR:
-                error.written = total - len(data)
-                raise
+            error.written = total - len(data)
+            _wait_or_raise(error, descriptor)
 
 
-def _wait_until_writable(descriptor):
-    import select
+def _wait_or_raise(error, writable):
+    """Return when it is worth another try."""
+    if error.errno == errno.EAGAIN:
+        # Somebody who shares the terminal or the pipe has made it non-blocking.
+        from benchmarkai.waiting import POLLOUT, wait_for
 
-    try:
-        select.select([], [descriptor], [])
-    except (EnvironmentError, select.error) as error:
-        if error.args[0] != errno.EINTR:
-            raise
+        wait_for(POLLOUT, writable)
+    elif error.errno != errno.EINTR:
+        raise error

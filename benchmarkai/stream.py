@@ -8,6 +8,7 @@ import sys
 from benchmarkai.errors import FifoError
 from benchmarkai.metrics import lines
 from benchmarkai.records import Records
+from benchmarkai.waiting import POLLIN, wait_for
 
 _BLOCK = 1 << 13  # bytes; larger ones take more memory, and are not faster
 
@@ -15,14 +16,16 @@ _BLOCK = 1 << 13  # bytes; larger ones take more memory, and are not faster
 class Stopped(Exception):
     """The stream could not be read on, or its metrics could not be delivered.
 
-    line: the number of the first line of which nothing, or not everything, was published.
+    line: the number of the first line of which not everything was published.
     cause: the error.
+    partly: whether something of that line was.
     """
 
-    def __init__(self, line, cause):
-        super(Stopped, self).__init__(line, cause)
+    def __init__(self, line, cause, partly=False):
+        super(Stopped, self).__init__(line, cause, partly)
         self.line = line
         self.cause = cause
+        self.partly = partly
 
 
 def publish_stream(sink, say):
@@ -40,17 +43,20 @@ def publish_stream(sink, say):
             block = _read(sys.stdin)
         except (EnvironmentError, ValueError) as error:
             code = getattr(error, "errno", None) or errno.EBADF
-            raise Stopped(records.line, IOError(code, "cannot read stdin: " + os.strerror(code)))
+            cause = IOError(code, "cannot read stdin: " + os.strerror(code))
+            raise Stopped(records.waiting_line(), cause)
         batch = _Batch(sink)
         for line, pairs, problem in records.feed(block) if block else records.end():
             if problem is None:
                 try:
-                    batch.add(line, lines(pairs, sink.longest))
+                    texts = lines(pairs, sink.longest)
                 except (TypeError, ValueError) as error:
                     problem = error
-            if problem is not None:
-                refused = True
-                say("line %d: %s" % (line, problem))
+                else:
+                    batch.add(line, texts)
+                    continue
+            refused = True
+            say("line %d: %s" % (line, problem))
         batch.write()
     return refused
 
@@ -60,33 +66,34 @@ class _Batch(object):
 
     def __init__(self, sink):
         self._sink = sink
-        self._records = []  # (line, text)
+        self._records = []  # (line, the one text that goes out for it)
         self._size = 0
 
     def add(self, line, texts):
+        if len(texts) > 1:
+            self.write()
+            self._deliver(texts, [(line, "".join(texts))])
+            return
         self._size += len(texts[0])
-        if self._size > select.PIPE_BUF or len(texts) > 1:
+        if self._size > select.PIPE_BUF:
             self.write()
             self._size = len(texts[0])
         self._records.append((line, texts[0]))
-        if len(texts) > 1:
-            self._write(texts)
 
     def write(self):
         if self._records:
-            self._write(["".join([text for _, text in self._records])])
+            records, self._records, self._size = self._records, [], 0
+            self._deliver(["".join([text for _, text in records])], records)
 
-    def _write(self, texts):
-        records, self._records, self._size = self._records, [], 0
+    def _deliver(self, texts, records):
         try:
             self._sink.write(texts)
         except (EnvironmentError, FifoError) as error:
             written = getattr(error, "written", 0)
             for line, text in records:
+                if written < len(text):
+                    raise Stopped(line, error, partly=written > 0)
                 written -= len(text)
-                if written < 0:
-                    break
-            raise Stopped(line, error)
 
 
 def _read(stream):
@@ -99,14 +106,6 @@ def _read(stream):
         except EnvironmentError as error:
             if error.errno == errno.EAGAIN:
                 # Somebody who shares the terminal or the pipe has made it non-blocking.
-                _wait_until_readable(stream)
+                wait_for(POLLIN, stream)
             elif error.errno != errno.EINTR:
                 raise
-
-
-def _wait_until_readable(stream):
-    try:
-        select.select([stream], [], [])
-    except (EnvironmentError, select.error) as error:
-        if error.args[0] != errno.EINTR:
-            raise

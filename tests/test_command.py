@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import pty
-import resource
+import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 from conftest import ROOT, finish, run, start, wait_until
@@ -311,7 +313,6 @@ def test_a_stdout_that_takes_nothing_is_exit_code_1(words, fault):
         ("2>/dev/full", "a=0.5", 0),
         ("<&- 2>&-", "a=0.5", 0),
         ("<&-", "", 1),
-        ("< /", "", 1),
         ("2>&-", "a", 2),
         ("2>/dev/full", "a", 2),
         ("2>/dev/full", "--nope", 2),
@@ -333,12 +334,14 @@ def test_closed_and_full_streams(redirections, words, code):
 
 
 def test_without_descriptors_it_says_so(pipe):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-
-    # The interpreter itself needs more; what counts is that nothing is said to be published.
-    result = run_bai_emit("a=0.5", env=pipe.env(), preexec_fn=limit)
-    assert result.code != 0
+    code = (
+        "import resource, sys; from benchmarkai import command, fifo\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "sys.argv[1:] = ['a=0.5']; sys.exit(command.main())\n"
+    )
+    result = run([sys.executable, "-c", code], env=pipe.env())
+    message = "cannot write to the pipe %r: %s" % (str(pipe.path), os.strerror(errno.EMFILE))
+    assert (result.code, result.out) == (1, "") and message in result.err
     assert pipe.read() == ""
 
 
@@ -354,6 +357,33 @@ def test_without_memory_it_says_so():
     result = run([sys.executable, "-c", code], stdin=data)
     assert (result.code, result.out) == (1, "")
     assert result.err == "bai-emit: out of memory: raise the limit of this process\n"
+
+
+def test_a_record_published_in_part_is_reported_so(pipe):
+    metrics = {"name%d" % n: n for n in range(5000)}
+    stdin = b"a=1\n" + json.dumps(metrics).encode() + b"\n"
+    result = run_bai_emit("--fifo", pipe.path, "--max-wait", "0", stdin=stdin)
+    assert result.code == 1
+    assert re.search(r"line 2: .* \(\d+ of the \d+ lines of this call had been writ", result.err)
+    assert result.err.endswith(": it was published in part, and nothing after it\n")
+
+
+def test_the_notice_comes_once_for_a_whole_stream(tmpdir):
+    path = str(tmpdir.join("pipe"))
+    os.mkfifo(path)
+    arguments = [BAI_EMIT, "--fifo", path, "--max-wait", "30", "--wait-step", "0.01"]
+    process = start(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    for record in (b"a=1\n", b"b=1\n"):
+        process.stdin.write(record)
+        process.stdin.flush()
+        time.sleep(1.1)  # longer than what the notice waits for
+        reader = os.open(path, os.O_RDONLY)
+        wait_until(lambda: select.select([reader], [], [], 0)[0])
+        assert os.read(reader, 100)
+        os.close(reader)
+    result = finish(process)
+    assert result.code == 0
+    assert result.err.count("waiting for up to 30 s") == 1
 
 
 def test_ctrl_c_is_130_without_a_word(pipe):
@@ -410,6 +440,25 @@ def test_an_error_message_survives_any_encoding_of_stderr():
     for encoding in ("ascii", "utf-8", "latin-1"):
         result = run_bai_emit("größe".encode("utf-8"), env={"PYTHONIOENCODING": encoding})
         assert result.code == 2 and "has no '='" in (result.err or ""), encoding
+
+
+def test_digits_of_other_scripts_cost_no_good_record():
+    stdin = "good=1\na=\u0663,\u0664\nb=\u0663\n\u0663=1\nlast=1\n".encode("utf-8")
+    result = run_bai_emit(stdin=stdin)
+    assert result.code == 2
+    assert result.out == '{"good": 1}\n{"\\u0663": 1}\n{"last": 1}\n'
+    assert [line.split(":")[1] for line in result.err.splitlines()] == [" line 2", " line 3"]
+
+
+@pytest.mark.parametrize("words", [["--größe", "a=1"], ["--mode", "größe", "a=1"]])
+def test_options_that_are_not_ascii_are_refused(words):
+    result = run_bai_emit(*[word.encode("utf-8") for word in words])
+    assert (result.code, result.out) == (2, "") and "Traceback" not in result.err
+
+
+def test_an_empty_completion_variable_is_none():
+    result = run_bai_emit(stdin=b"a=x\n", env={"_BAI_EMIT_COMPLETE": ""})
+    assert (result.code, result.out) == (2, "") and "line 1" in result.err
 
 
 def test_completion_reaches_click():

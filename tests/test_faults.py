@@ -299,6 +299,8 @@ STREAMS = {
     "deep nesting": ([b'{"a": ' + b"[" * 500000 + b"\n", GOOD], 10, 100),
     "deep objects": ([b'{"a":' * 100000 + b"\n", GOOD], 10, 100),
     "errors in a row": ([b"this is no metric\n" * 10000, GOOD], 1, 10),
+    "escapes in a string without end": ([b'{"' + b'\\"' * 500000 + b"\n", GOOD], 5, 50),
+    "long numbers": ([b'{"a": 1' + (b', "a": ' + b"1" * 4300) * 200 + b"}\n", GOOD], 5, 50),
     "NUL bytes": ([b"\0" * 1000 + b"\n", b'{"\0": 1}\n', GOOD], 100, 1000),
     "lone surrogates": ([b'{"\\ud800": 1}\n', b"\xed\xa0\x80=1\n", GOOD], 100, 1000),
     "numbers of 10,000 digits": (

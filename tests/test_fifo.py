@@ -151,6 +151,34 @@ def test_the_pipe_is_made_anew(pipe):
     other.close()
 
 
+def test_after_an_error_a_pipe_that_was_made_anew_is_found(pipe):
+    out = sink(pipe.path, max_wait=0.05)
+    out.write([LINE])
+    pipe.fill()
+    with pytest.raises(FifoNotReadInTimeError):
+        out.write([LINE])
+    os.unlink(pipe.path)  # while the reader of the old one still holds it, and does not read
+    other = Pipe(pipe.path)
+    other.open()
+    out.write([LINE])
+    assert other.read() == LINE
+    other.close()
+
+
+@pytest.mark.parametrize("max_wait, step", [(1e300, 1e300), (2592000, 1e12)])
+def test_the_longest_waits_are_possible(max_wait, step, pipe):
+    pipe.fill()
+    thread = later(pipe.read)
+    sink(pipe.path, max_wait=max_wait, step=step).write([LINE])
+    thread.join()
+    # A step that the system would refuse; a signal ends the sleep.
+    code = (
+        "import signal; signal.signal(signal.SIGALRM, lambda *_: 1 // 0); signal.alarm(1)\n"
+        "from benchmarkai.fifo import Fifo; Fifo('/nonexistent', %r, %r).write(['x'])"
+    )
+    assert "ZeroDivisionError" in run_python(code % (max_wait, step)).err
+
+
 def test_one_deadline_covers_a_reader_that_goes_and_a_pipe_that_is_gone(pipe):
     out = sink(pipe.path, max_wait=0.1)
     out.write([LINE])
@@ -274,6 +302,36 @@ def test_a_program_that_closes_all_descriptors_is_survived(pipe):
     )
     assert run_python(code, env=pipe.env()).code == 0
     assert pipe.read() == LINE * 2
+
+
+def test_a_file_opened_after_all_descriptors_were_closed_is_not_written_to(pipe, tmpdir):
+    code = (
+        "import os; from benchmarkai import emit\n"
+        "emit({'a': 0.5}); os.closerange(3, 1000)\n"
+        "files = [open(%r + str(n), 'w') for n in range(100)]\n"
+        "emit({'a': 0.5})\n"
+    ) % str(tmpdir.join("file"))
+    assert run_python(code, env=pipe.env()).code == 0
+    assert pipe.read() == LINE * 2
+    assert not any(tmpdir.join("file%d" % n).size() for n in range(100))
+
+
+def test_threads_that_come_first_together_open_the_pipe_once(pipe):
+    code = (
+        "import os, sys, threading; from benchmarkai import emit\n"
+        "getattr(sys, 'setswitchinterval', lambda _: None)(1e-6)\n"
+        "go = threading.Event()\n"
+        "def work(): go.wait(); emit({'a': 0.5})\n"
+        "threads = [threading.Thread(target=work) for _ in range(32)]\n"
+        "for thread in threads: thread.start()\n"
+        "go.set()\n"
+        "for thread in threads: thread.join()\n"
+        "paths = ['/proc/self/fd/' + name for name in os.listdir('/proc/self/fd')]\n"
+        "print([os.path.realpath(path) for path in paths].count(%r))\n"
+    ) % os.path.realpath(pipe.path)
+    for _ in range(5):
+        assert run_python(code, env=pipe.env()).out == "1\n"
+        assert pipe.read() == LINE * 32
 
 
 def test_the_descriptor_does_not_leak_into_child_programs(pipe):

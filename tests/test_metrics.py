@@ -5,11 +5,17 @@ import decimal
 import fractions
 import json
 import math
+import warnings
 
 import pytest
 
 from benchmarkai._compat import PY2
 from benchmarkai.metrics import check_unique, lines
+
+if PY2:
+    from UserString import UserString
+else:
+    from collections import UserString
 
 numpy = pytest.importorskip("numpy")
 
@@ -112,6 +118,8 @@ def test_a_python_2_long_has_no_l_at_its_end():
         numpy.array([1.0, 2.0]),
         numpy.array([]),
         numpy.array("1.5"),
+        numpy.array("1.5", dtype=object),
+        UserString("1.5"),
         numpy.complex64(1),
         numpy.complex128(1),
         numpy.timedelta64(5, "s"),
@@ -230,6 +238,9 @@ def test_a_member_that_fits_no_line_is_refused_by_name():
 def test_torch_tensors_of_one_number():
     torch = pytest.importorskip("torch")
     assert line_of({"a": torch.tensor(0.5), "b": torch.tensor(3)}) == '{"a": 0.5, "b": 3}\n'
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert line_of({"a": torch.tensor(0.5, requires_grad=True)}) == '{"a": 0.5}\n'
     for value in (torch.tensor([1.0, 2.0]), torch.tensor(True), torch.tensor(1j)):
         with pytest.raises(TypeError):
             lines([("a", value)])

@@ -34,6 +34,7 @@ GOOD = [
     (b'{"[": 1}\n{"b": 2}\n', [(1, {"[": 1}), (2, {"b": 2})]),
     (b"a=1\n", [(1, {"a": 1})]),
     (b"a=1 b=2.5\tc=3\n  d=4\r\n", [(1, {"a": 1, "b": 2.5, "c": 3}), (2, {"d": 4})]),
+    (b"a=1\rb=2\r\n", [(1, {"a": 1, "b": 2})]),
     (b'a=1\n{"b": 2}\nc=3', [(1, {"a": 1}), (2, {"b": 2}), (3, {"c": 3})]),
     ('{"größe": 1}\ngröße=2\n'.encode("utf-8"), [(1, {"größe": 1}), (2, {"größe": 2})]),
     (b'\xef\xbb\xbf{"a": 1}\n', [(1, {"a": 1})]),
@@ -121,6 +122,15 @@ def test_an_object_with_a_line_longer_than_a_record_may_be_is_refused_once():
     assert bad == [(1, "the record is longer than 1048576 bytes: split it")]
 
 
+def test_an_object_that_is_broken_off_by_a_long_one_is_refused_too():
+    data = b'{"a": 1,\n{"' + b"x" * (2 * LONGEST) + b'": 1}\n{"b": 2}\n'
+    for size in (None, 1 << 16):
+        good, bad = read(data, size)
+        assert good == [(3, {"b": 2})]
+        assert [line for line, _ in bad] == [1, 2]
+        assert "is not closed" in bad[0][1] and "is longer than" in bad[1][1]
+
+
 def test_a_record_may_be_just_as_long_as_the_limit():
     name = "x" * (LONGEST - len('{"": 1}'))
     assert read(('{"%s": 1}\n' % name).encode(), 1 << 16) == ([(1, {name: 1})], [])
@@ -133,6 +143,16 @@ def test_a_stream_that_never_ends_a_line_takes_no_more_memory():
         records.feed(b"x" * (1 << 16))
         assert len(records._rest) <= LONGEST + (1 << 16)
     assert records.feed(b"\nb=2\n") == [(2, [("b", 2)], None)]
+
+
+def test_the_first_line_without_a_record_is_known():
+    records = Records()
+    records.feed(b"a=1\n")
+    assert records.waiting_line() == 2
+    records.feed(b'{"b": 1,\n"c": 2,\n')
+    assert records.waiting_line() == 2
+    records.feed(b"}\n\n")
+    assert records.waiting_line() == 5
 
 
 def test_an_object_is_found_as_soon_as_its_line_has_come():

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gzip
 import io
 import json
 import os
@@ -69,7 +70,7 @@ def test_the_order_with_other_output_holds():
 def test_it_goes_to_what_sys_stdout_is_at_the_time(monkeypatch):
     from benchmarkai import emitter
 
-    monkeypatch.setattr(emitter, "_sink", None)
+    monkeypatch.setattr(emitter, "_sinks", [])
     streams = [io.BytesIO() if PY2 else io.StringIO() for _ in range(3)]
     for stream in streams:
         monkeypatch.setattr(sys, "stdout", stream)
@@ -77,10 +78,24 @@ def test_it_goes_to_what_sys_stdout_is_at_the_time(monkeypatch):
     assert [stream.getvalue() for stream in streams] == [LINE] * 3
 
 
+def test_a_compressed_stdout_is_whole(tmpdir, monkeypatch):
+    from benchmarkai import emitter
+
+    monkeypatch.setattr(emitter, "_sinks", [])
+    path = str(tmpdir.join("out.gz"))
+    with gzip.open(path, "wb" if PY2 else "wt") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        stream.write("before\n")
+        benchmarkai.emit({"a": 0.5})
+        stream.write("after\n")
+    with gzip.open(path) as stream:
+        assert stream.read().decode() == "before\n" + LINE + "after\n"
+
+
 def test_pytest_captures_it(capsys, monkeypatch):
     from benchmarkai import emitter
 
-    monkeypatch.setattr(emitter, "_sink", None)
+    monkeypatch.setattr(emitter, "_sinks", [])
     benchmarkai.emit({"a": 0.5})
     assert capsys.readouterr().out == LINE
 
@@ -150,16 +165,19 @@ def test_a_stdout_that_does_not_block_gets_everything(flags):
     code = (
         "import fcntl, os; from benchmarkai import emit\n"
         "fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK)\n"
-        "os.write(2, b'go')\n"
+        "os.write(2, b'go'); print('x' * 5000)\n"
         "for index in range(20): emit(dict.fromkeys(map('name{0}'.format, range(1000)), index))\n"
     )
     process = start([sys.executable] + flags + ["-c", code], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert process.stderr.read(2) == b"go"
     with os.fdopen(reader, "rb") as stream:
-        lines = stream.read().decode().splitlines()
+        first, lines = stream.read().decode().split("\n", 1)
+    assert first == "x" * 5000
     assert finish(process).code == 0
-    assert [set(json.loads(line).values()) for line in lines] == [{n} for n in range(20)]
+    assert [set(json.loads(line).values()) for line in lines.splitlines()] == [
+        {n} for n in range(20)
+    ]
 
 
 @pytest.mark.parametrize("flags", [[], ["-u"]])
