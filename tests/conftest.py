@@ -80,15 +80,14 @@ class Pipe(object):
 
     def read(self):
         """Return what is in the pipe, as text."""
-        data = b""
-        while True:
-            try:
-                block = os.read(self.descriptor, 1 << 16)
-            except EnvironmentError:  # EAGAIN: it is empty
-                block = b""
-            if not block:
-                return data.decode("ascii")
-            data += block
+        return "".join(iter(self.read_block, ""))
+
+    def read_block(self):
+        """Return some of what is in the pipe, as text: nothing if it is empty."""
+        try:
+            return os.read(self.descriptor, 1 << 16).decode("ascii")
+        except EnvironmentError:  # EAGAIN
+            return ""
 
     def fill(self):
         """Write to it until it is full; return the number of bytes."""

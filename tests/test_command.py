@@ -34,7 +34,7 @@ def bai_emit(script_runner, tmpdir, monkeypatch):
     def call(*words, **options):
         stdin = options.pop("stdin", b"")
         for name, value in options.pop("env", {}).items():
-            monkeypatch.setenv(name, value)
+            monkeypatch.setenv(str(name), str(value))
         assert not options
         file = tmpdir.join("stdin")
         file.write_binary(stdin)

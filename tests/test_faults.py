@@ -41,7 +41,7 @@ class Reader(threading.Thread):
 
     def run(self):
         while not self.ended.is_set():
-            self.texts.append(self.pipe.read())
+            self.texts.append(self.pipe.read_block())
             time.sleep(self.pause or 0.0005)
         self.texts.append(self.pipe.read())
 

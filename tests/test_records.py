@@ -152,7 +152,7 @@ def test_the_first_line_without_a_record_is_known():
     records.feed(b'{"b": 1,\n"c": 2,\n')
     assert records.waiting_line() == 2
     records.feed(b"}\n\n")
-    assert records.waiting_line() == 5
+    assert records.waiting_line() == 6
 
 
 def test_an_object_is_found_as_soon_as_its_line_has_come():
