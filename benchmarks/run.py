@@ -28,10 +28,13 @@ ENVIRONMENTS = {
 }
 
 # What a process with BENCHMARK_AI=fifo writes into is read by this one, as daemons do it: in large
-# blocks. A reader that wakes for every line would slow down whoever writes.
+# blocks, and from a pipe with room for the time in between. A reader that wakes for every line, or
+# a pipe that is full at times, would slow down whoever writes, and be measured instead.
 READER = """
-import os, time
+import fcntl, os, time
 pipe = os.open(os.environ["BENCHMARK_AI_FIFO_FILEPATH"], os.O_RDWR | os.O_NONBLOCK)
+F_SETPIPE_SZ = 1031  # fcntl(2), Linux
+fcntl.fcntl(pipe, F_SETPIPE_SZ, 1 << 20)
 print("ready", flush=True)
 while True:
     try: os.read(pipe, 1 << 16)
