@@ -17,7 +17,7 @@ import venv
 import pyperf
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROUNDS = 5
+ROUNDS = 10
 LINES = 500000
 WORDS = "alexnet.latency=0.42"
 
@@ -98,16 +98,16 @@ class Bench:
         for name, (command, file) in processes.items():
             result = self.path("hyperfine.json")
             line = " ".join(map(shlex.quote, command))
-            runs = ["--runs=30", "--warmup=3"]
+            runs = ["--runs=10", "--warmup=1"]
             if file:
                 line = "sh -c %s" % shlex.quote("exec %s < %s" % (line, shlex.quote(file)))
-                runs = ["--runs=2", "--warmup=0"]
+                runs = ["--runs=1", "--warmup=0"]
             hyperfine = ["hyperfine", "-N", "--style=none", "--export-json=" + result]
             subprocess.run(
                 hyperfine + runs + [line], check=True, env=self.env, stdout=subprocess.DEVNULL
             )
             with open(result) as found:
-                self.times.setdefault(name, []).append(json.load(found)["results"][0]["median"])
+                self.times.setdefault(name, []).extend(json.load(found)["results"][0]["times"])
 
     def time_call(self, environment, work, mode="stdout"):
         env = dict(self.env, BENCHMARK_AI=mode)
@@ -122,7 +122,7 @@ class Bench:
         if os.path.exists(result):
             os.unlink(result)
         python = self.path(environment, "bin", "python")
-        options = ["--quiet", "--processes=2", "--values=3", "--warmups=1", "--inherit-environ"]
+        options = ["--quiet", "--processes=1", "--values=4", "--warmups=1", "--inherit-environ"]
         options.append(",".join(set(env) - {"PYTHONHOME"}))
         try:
             subprocess.run(
