@@ -19,7 +19,23 @@ if PY2:
         """
         return os.times()[4]
 
+    def decode_utf8(data):
+        """As data.decode("utf-8"), without the surrogates that Python 2 lets through.
+
+        RFC 3629: they are no characters. In UTF-8 they would begin with ED A0 to ED BF.
+        """
+        start = data.find(b"\xed")
+        while start >= 0:
+            if data[start + 1 : start + 2] >= b"\xa0":
+                raise UnicodeDecodeError("utf-8", data, start, start + 1, "a surrogate")
+            start = data.find(b"\xed", start + 1)
+        return data.decode("utf-8")
+
 else:
     from time import monotonic  # novm
 
-__all__ = ["PY2", "integer_types", "monotonic", "text_types"]
+    def decode_utf8(data):
+        return data.decode("utf-8")
+
+
+__all__ = ["PY2", "decode_utf8", "integer_types", "monotonic", "text_types"]

@@ -7,6 +7,7 @@ goes on to the click command, which comes back here to publish.
 import os
 import sys
 
+from benchmarkai._compat import decode_utf8
 from benchmarkai.emitter import open_sink
 from benchmarkai.errors import FifoError
 from benchmarkai.metrics import lines, show
@@ -118,6 +119,6 @@ def _utf8(word):
     """Return the text of a word of the command line, whatever the locale says."""
     try:
         data = word if isinstance(word, bytes) else os.fsencode(word)  # novm
-        return data.decode("utf-8")
+        return decode_utf8(data)
     except UnicodeDecodeError:
         raise ValueError("%s is not UTF-8: write it in UTF-8" % show(word))

@@ -3,6 +3,7 @@
 import json
 import re
 
+from benchmarkai._compat import decode_utf8
 from benchmarkai.metrics import check_unique, show
 from benchmarkai.words import MOST_DIGITS, parse_words
 
@@ -87,7 +88,7 @@ class Records(object):
             return self._refuse_long(line)
         problem = None
         try:
-            text = line.decode("utf-8").strip(" \t")
+            text = decode_utf8(line).strip(" \t")
         except UnicodeDecodeError as error:
             text = line.decode("utf-8", "replace").strip(" \t")
             problem = ValueError(
@@ -199,7 +200,7 @@ def _plain_objects(whole):
     ):
         return None
     try:
-        text = whole.decode("utf-8")
+        text = decode_utf8(whole)
         if _LONG_INTEGER.search(text):
             return None
         objects = _decode("[" + text[:-1].replace("}\n{", "},\n{") + "]")
@@ -214,7 +215,7 @@ def _plain_objects(whole):
 def _plain_words(whole):
     """Return the pairs of each line where each holds one plain word, else None."""
     try:
-        words = _PLAIN_WORD.findall(whole.decode("utf-8"))
+        words = _PLAIN_WORD.findall(decode_utf8(whole))
     except UnicodeDecodeError:
         return None
     if len(words) != whole.count(b"\n"):

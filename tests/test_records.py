@@ -77,6 +77,7 @@ BAD = [
     (b"a=1 a=2\nb=2\n", [(2, {"b": 2})], [(1, "'a' is given twice")]),
     (b"a=1 x\nb=2\n", [(2, {"b": 2})], [(1, "'x' has no '='")]),
     (b"a=\xff1\nb=2\n", [(2, {"b": 2})], [(1, "is not UTF-8 (byte 3)")]),
+    (b"\xed\xa0\x80=1\nb=2\n", [(2, {"b": 2})], [(1, "is not UTF-8 (byte 1)")]),
     (b'{"\xff": 1}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "is not UTF-8")]),
     (b'{"a": 1,\n"\xff": 1}\n{"b": 2}\n', [(3, {"b": 2})], [(1, "is not UTF-8")]),
     (b'{"a\x00b": 1}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "is not one JSON object")]),
