@@ -75,11 +75,9 @@ def publish(sink, texts):
     try:
         return REFUSED if publish_stream(sink, say) else PUBLISHED
     except Stopped as stop:
-        rest = (
-            "it was published in part, and nothing after it"
-            if stop.partly
-            else ("nothing from this line on was published")
-        )
+        rest = "nothing from this line on was published"
+        if stop.partly:
+            rest = "it was published in part, and nothing after it"
         say("line %d: %s: %s" % (stop.line, _reason(stop.cause), rest))
         return NOT_DELIVERED
 

@@ -41,10 +41,7 @@ def lines(pairs, longest=None):
                 raise ValueError(_not_finite(name, value))
             number = repr(value)
         elif kind is int:
-            try:
-                number = repr(value)
-            except ValueError:  # Python 3.11 limits the digits of an int
-                raise ValueError(_too_many_digits(name))
+            number = _digits(name, value)
         else:
             number = _number(name, value)
         try:
@@ -145,17 +142,22 @@ def _number(name, value):
             raise ValueError(_not_finite(name, value))
         # The float's own: numpy's repr() is np.float64(0.42).
         return float.__repr__(value)
+    if not isinstance(value, integer_types):
+        value = _converted(name, value)
+        if isinstance(value, float):
+            return _number(name, value)
+    return _digits(name, value)
+
+
+def _digits(name, value):
     try:
-        if not isinstance(value, integer_types):
-            value = _converted(name, value)
-            if isinstance(value, float):
-                return _number(name, value)
         # A subclass such as IntEnum may show itself otherwise; a Python 2 long ends in L.
         return int.__repr__(value) if isinstance(value, int) else str(value)
-    except ValueError as error:
-        if "digits" in str(error):
-            raise ValueError(_too_many_digits(name))
-        raise
+    except ValueError:  # Python 3.11 limits the digits of an int
+        raise ValueError(
+            "%s is an integer of more digits than Python writes (sys.get_int_max_str_digits()): "
+            "publish it as a float" % show(name)
+        )
 
 
 def _converted(name, value):
@@ -190,10 +192,3 @@ def _not_a_number(name, value):
 
 def _not_finite(name, value):
     return "%s is %s: %s" % (show(name), show(value), _FINITE_ONLY)
-
-
-def _too_many_digits(name):
-    return (
-        "%s is an integer of more digits than Python writes (sys.get_int_max_str_digits()): "
-        "publish it as a float" % show(name)
-    )

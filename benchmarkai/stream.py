@@ -92,8 +92,9 @@ class _Batch(object):
             written = getattr(error, "written", 0)
             for line, text in records:
                 if written < len(text):
-                    raise Stopped(line, error, partly=written > 0)
+                    break
                 written -= len(text)
+            raise Stopped(line, error, partly=written > 0)
 
 
 def _read(stream):

@@ -189,6 +189,12 @@ def test_an_integer_that_python_cannot_write_is_refused_by_name():
         assert lines([("big", 10**5000)]) == ['{"big": %d}\n' % 10**5000]
 
 
+def test_a_metric_may_be_named_digits():
+    with pytest.raises(ValueError) as caught:
+        lines([("digits", decimal.Decimal("NaN"))])
+    assert "RFC 8259" in str(caught.value)
+
+
 def test_a_long_value_is_shown_short():
     with pytest.raises(TypeError) as caught:
         lines([("a", "x" * 100000)])
