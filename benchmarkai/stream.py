@@ -5,6 +5,7 @@ import os
 import select
 import sys
 
+from benchmarkai._compat import text_types
 from benchmarkai.errors import FifoError
 from benchmarkai.metrics import lines
 from benchmarkai.records import Records
@@ -47,6 +48,9 @@ def publish_stream(sink, say):
             raise Stopped(records.waiting_line(), cause)
         batch = _Batch(sink)
         for line, pairs, problem in records.feed(block) if block else records.end():
+            if isinstance(pairs, text_types):
+                batch.add_lines(line, pairs)
+                continue
             if problem is None:
                 try:
                     texts = lines(pairs, sink.longest)
@@ -66,34 +70,51 @@ class _Batch(object):
 
     def __init__(self, sink):
         self._sink = sink
-        self._records = []  # (line, the one text that goes out for it)
+        self._parts = []  # (line, text, whether each of its lines is a record)
         self._size = 0
 
+    def add_lines(self, line, text):
+        """Add records that are on consecutive lines, each of them one line of the text."""
+        start = 0
+        while start < len(text):
+            end = text.rfind("\n", start, start + select.PIPE_BUF) + 1
+            part = text[start:end]
+            self._add(line, part, True)
+            line += part.count("\n")
+            start = end
+
     def add(self, line, texts):
-        if len(texts) > 1:
-            self.write()
-            self._deliver(texts, [(line, "".join(texts))])
+        """Add one record."""
+        if len(texts) == 1:
+            self._add(line, texts[0], False)
             return
-        self._size += len(texts[0])
+        self.write()
+        self._deliver(texts, [(line, "".join(texts), False)])
+
+    def _add(self, line, text, records):
+        self._size += len(text)
         if self._size > select.PIPE_BUF:
             self.write()
-            self._size = len(texts[0])
-        self._records.append((line, texts[0]))
+            self._size = len(text)
+        self._parts.append((line, text, records))
 
     def write(self):
-        if self._records:
-            records, self._records, self._size = self._records, [], 0
-            self._deliver(["".join([text for _, text in records])], records)
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
+            self._deliver(["".join([part[1] for part in parts])], parts)
 
-    def _deliver(self, texts, records):
+    def _deliver(self, texts, parts):
         try:
             self._sink.write(texts)
         except (EnvironmentError, FifoError) as error:
             written = getattr(error, "written", 0)
-            for line, text in records:
+            for line, text, records in parts:
                 if written < len(text):
                     break
                 written -= len(text)
+            if records:
+                line += text.count("\n", 0, written)
+                written -= text.rfind("\n", 0, written) + 1
             raise Stopped(line, error, partly=written > 0)
 
 

@@ -26,6 +26,9 @@ def found_by(data, size):
     found += reader.end()
     published, refused = [], []
     for line, pairs, problem in found:
+        if isinstance(pairs, str):
+            published += [(line + n, [text]) for n, text in enumerate(pairs.splitlines(True))]
+            continue
         try:
             if problem:
                 raise problem

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from benchmarkai._compat import text_types
 from benchmarkai.metrics import lines
-from benchmarkai.records import LONGEST, Records
+from benchmarkai.records import LONGEST, Records, _canonical
 
 
 def read(data, size=None):
@@ -15,9 +16,20 @@ def read(data, size=None):
     found = []
     for start in range(0, len(data), size or len(data) or 1):
         found += records.feed(data[start : start + (size or len(data))])
-    found += records.end()
-    good = [(line, dict(pairs)) for line, pairs, problem in found if problem is None]
-    return good, [(line, str(problem)) for line, _, problem in found if problem is not None]
+    return good_and_bad(found + records.end())
+
+
+def good_and_bad(found):
+    good, bad = [], []
+    for line, pairs, problem in found:
+        if isinstance(pairs, text_types):
+            texts = pairs[:-1].split("\n")
+            good += [(line + index, json.loads(text)) for index, text in enumerate(texts)]
+        elif problem is None:
+            good.append((line, dict(pairs)))
+        else:
+            bad.append((line, str(problem)))
+    return good, bad
 
 
 GOOD = [
@@ -159,7 +171,7 @@ def test_the_first_line_without_a_record_is_known():
 def test_an_object_is_found_as_soon_as_its_line_has_come():
     records = Records()
     assert records.feed(b'{"a": 1}') == []
-    assert records.feed(b'\n{"b"') == [(1, (("a", 1),), None)]
+    assert records.feed(b'\n{"b"') == [(1, '{"a": 1}\n', None)]
 
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -228,7 +240,47 @@ def test_many_lines_at_once_are_taken_as_they_are_one_by_one(texts):
         found += one_by_one._one_line(line)
         one_by_one.line += 1
     found += one_by_one.end()
-    good = [(line, dict(pairs)) for line, pairs, problem in found if problem is None]
-    bad = [(line, str(problem)) for line, _, problem in found if problem is not None]
     if data:
-        assert read(data) == (good, bad)
+        assert read(data) == good_and_bad(found)
+
+
+numbers = strategies.one_of(
+    strategies.floats(allow_nan=False, allow_infinity=False),
+    strategies.floats(min_value=0, max_value=1000),
+    strategies.integers(),
+    strategies.decimals(-10, 10, places=5).map(float),
+)
+number_text = strategies.one_of(
+    numbers.map(repr),
+    numbers.map("{:.17g}".format),
+    numbers.map("{:.3f}".format),
+    strategies.from_regex(r"-?[0-9]{1,3}(\.[0-9]{0,5})?(e[-+][0-9]{2})?\Z"),
+)
+
+
+@hypothesis.given(strategies.text('ab.{}= "\\[', min_size=1, max_size=4), number_text)
+@hypothesis.example("a", "-0.0")
+@hypothesis.example("a", "-0")
+@hypothesis.example("a", "0.0001")
+@hypothesis.example("a", "0.00001")
+@hypothesis.example("a", "1e16")
+@hypothesis.example("a", "1e+16")
+@hypothesis.example("a", "1e+15")
+@hypothesis.example("a", "9007199254740993.0")
+@hypothesis.example("a", "0.1000000000000000055")
+def test_a_line_taken_as_it_is_is_what_its_metric_would_make(name, text):
+    for data in ("%s=%s\n" % (name, text), '{"%s": %s}\n' % (name, text)):
+        taken = _canonical(data.encode("utf-8"))
+        if taken is not None:
+            found = Records()._one_line(data[:-1].encode("utf-8"))
+            assert [taken] == lines(found[0][1])
+
+
+ordinary = strategies.floats(-1e6, 1e6).filter(lambda n: "e-" not in repr(n))
+
+
+@hypothesis.given(ordinary, ordinary | strategies.integers(-(10**14), 10**14))
+def test_lines_as_they_are_published_are_taken_as_they_are(first, second):
+    data = "a=%r\nb=%r\n" % (first, second)
+    expected = lines([("a", first)])[0] + lines([("b", second)])[0]
+    assert _canonical(data.encode()) == _canonical(expected.encode()) == expected
