@@ -369,13 +369,13 @@ def test_a_record_published_in_part_is_reported_so(pipe):
 
 
 @pytest.mark.parametrize("record", [b"a=0.5\n", b'{"a": 0.5}\n', b"a=0.50\n", b"a=1 b=2\n"])
-@pytest.mark.parametrize("room", [5999, 6000, 6001])
+@pytest.mark.parametrize("room", [32999, 33000, 33001])
 def test_where_the_room_ends_within_many_records_it_says_at_which(tmpdir, record, room):
     limit = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (%d, %d)); " % (room, room)
     python = [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])", BAI_EMIT]
     file = tmpdir.join("out")
     with open(str(file), "wb") as stdout:
-        result = run(python, stdin=b"\n\n" + 1000 * record, stdout=stdout.fileno())
+        result = run(python, stdin=b"\n\n" + 5000 * record, stdout=stdout.fileno())
     assert result.code == 1
     published = file.read()
     assert len(published) == room
