@@ -92,7 +92,7 @@ class Records(object):
                 first = self.line
                 self.line += text.count("\n")
                 return [(first, text, None)]
-            pairs = _plain_objects(whole) if whole[:1] == b"{" else _plain_words(whole)
+            pairs = plain_objects(whole) if whole[:1] == b"{" else _plain_words(whole)
             if pairs is not None:
                 first = self.line
                 self.line += len(pairs)
@@ -186,25 +186,31 @@ class _Object(object):
     def pairs(self):
         if self.problem:
             raise self.problem
-        text = "\n".join(self.lines)
-        if _LONG_INTEGER.search(text):
+        return parse_object("\n".join(self.lines))
+
+
+def parse_object(text):
+    """Return the (name, value) pairs of a JSON object; ValueError unless it is one, and flat."""
+    if _LONG_INTEGER.search(text):
+        raise ValueError(
+            "a number has more than %d digits: write it shorter, such as 1e100" % MOST_DIGITS
+        )
+    try:
+        pairs = _decode(text)
+    except ValueError as error:
+        raise ValueError("%s is not one JSON object: %s" % (show(text[:80]), error))
+    except RuntimeError:
+        raise ValueError("%s is nested too deep: metrics are flat" % show(text[:80]))
+    if not isinstance(pairs, tuple):
+        raise ValueError("%s is not a JSON object" % show(text[:80]))
+    for name, value in pairs:
+        if isinstance(value, (list, tuple)):
             raise ValueError(
-                "a number has more than %d digits: write it shorter, such as 1e100" % MOST_DIGITS
+                "the value of %s is an %s: metrics are flat, write each number under a name "
+                "of its own" % (show(name), "array" if type(value) is list else "object")
             )
-        try:
-            pairs = _decode(text)
-        except ValueError as error:
-            raise ValueError("%s is not one JSON object: %s" % (show(text[:80]), error))
-        except RuntimeError:
-            raise ValueError("%s is nested too deep: metrics are flat" % show(text[:80]))
-        for name, value in pairs:
-            if isinstance(value, (list, tuple)):
-                raise ValueError(
-                    "the value of %s is an %s: metrics are flat, write each number under a name "
-                    "of its own" % (show(name), "array" if type(value) is list else "object")
-                )
-        check_unique(pairs)
-        return pairs
+    check_unique(pairs)
+    return pairs
 
 
 def _canonical(whole):
@@ -223,7 +229,7 @@ def _canonical(whole):
     return text if list(map(repr, map(float, long_numbers))) == long_numbers else None
 
 
-def _plain_objects(whole):
+def plain_objects(whole):
     """Return the pairs of each line where each holds one whole object, else None.
 
     None of them can reach over the joint ",\\n" between a "}" and a "{": a string cannot hold a

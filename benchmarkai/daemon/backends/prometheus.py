@@ -1,0 +1,1 @@
+from benchmarkai.daemon.backends import BackendBase as Backend

@@ -1,0 +1,285 @@
+"""bai-daemon: a click command for each backend."""
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+
+import click
+
+from benchmarkai import __version__, emitter
+from benchmarkai.daemon import backends
+from benchmarkai.daemon.delivery import Delivery
+from benchmarkai.daemon.pipe import PipeError
+from benchmarkai.daemon.service import Service
+from benchmarkai.daemon.spool import Metric, Spool, SpoolError
+
+log = logging.getLogger("bai-daemon")
+
+_HELP = """Take the metrics of benchmarks out of a named pipe, and deliver them to a metrics server.
+
+\b
+  $ bai-daemon prometheus --gateway http://localhost:9091 --job alexnet
+  $ BENCHMARK_AI=fifo bai-emit alexnet.latency=0.42         # elsewhere, any number of times
+
+With a command it makes a pipe for that alone, and ends with it:
+
+\b
+  $ bai-daemon elasticsearch --label run=42 -- ./my_benchmark.sh --epochs 10
+
+Each backend is a subcommand: see bai-daemon BACKEND --help.
+"""
+
+_EPILOG = """\b
+Exit codes:
+  0    everything was delivered
+  1    something was not, and is kept in the spool; or the pipe or the spool cannot be used
+  2    something in the words or the variables was refused
+  With a command: that of the command, but 1 where the command gave 0 and something was not
+  delivered; 126 and 127 if it cannot be started.
+"""
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class _Size(click.ParamType):
+    name = "size"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, int):
+            return value
+        try:
+            unit = _UNITS.get(value[-1:].upper(), 1)
+            size = int(value[:-1] if unit > 1 else value) * unit
+        except ValueError:
+            size = 0
+        if size <= 0:
+            self.fail("%r is not a size: write bytes, such as 500M or 2G" % value)
+        return size
+
+
+class _Mode(click.ParamType):
+    name = "mode"
+
+    def convert(self, value, param, ctx):
+        try:
+            mode = int(value, 8)
+        except ValueError:
+            mode = 0
+        if not 0o200 <= mode <= 0o777:
+            self.fail("%r is not a mode of a file: write it in octal, such as 0622" % value)
+        return mode
+
+
+def _labels(context, parameter, words):
+    labels = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter("%r is not NAME=VALUE, such as run=42" % word)
+        if name in labels:
+            raise click.BadParameter("%r is given twice" % name)
+        labels[name] = value
+    return labels
+
+
+_COMMON = [
+    click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]"),
+    click.option(
+        "--fifo",
+        metavar="PATH",
+        default=emitter.DEFAULT_PATH,
+        envvar=emitter.FIFO_PATH,
+        show_default=True,
+        show_envvar=True,
+        help="The named pipe. With a command it is in a folder of its own.",
+    ),
+    backends.option(
+        "--fifo-mode",
+        "Its permissions: who may write. Nobody else should read.",
+        type=_Mode(),
+        default="0622",
+        show_default=True,
+    ),
+    backends.option(
+        "--label",
+        "A label for all metrics, such as run=42; any number of them.",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_labels,
+    ),
+    backends.option(
+        "--spool",
+        "The file in which metrics wait for the server.  [default: next to the pipe]",
+        metavar="PATH",
+    ),
+    backends.option(
+        "--spool-limit",
+        "Its size in bytes (K, M, G) from which on emitters have to wait.",
+        type=_Size(),
+        default="1G",
+        show_default=True,
+    ),
+    backends.option(
+        "--batch-size",
+        "The most metrics of one request.",
+        type=click.IntRange(min=1),
+        default=1000,
+        show_default=True,
+    ),
+    backends.option(
+        "--flush-interval",
+        "Seconds for which metrics may wait for a batch to fill.",
+        type=click.FloatRange(min=0.001, max=3600),
+        default=1.0,
+        show_default=True,
+    ),
+    backends.option(
+        "--shutdown-timeout",
+        "Seconds for the last deliveries, when it is told to stop or the command has ended.",
+        type=click.FloatRange(min=0),
+        default=8.0,
+        show_default=True,
+    ),
+    backends.option(
+        "--log-level",
+        "What to log on stderr.",
+        type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+        default="info",
+        show_default=True,
+    ),
+]
+
+
+class _Group(click.Group):
+    def list_commands(self, context):
+        return backends.NAMES
+
+    def get_command(self, context, name):
+        return _command(name, backends.load(name)) if name in backends.NAMES else None
+
+
+@click.group(
+    cls=_Group,
+    help=_HELP,
+    epilog=_EPILOG,
+    subcommand_metavar="BACKEND [OPTIONS] [-- COMMAND...]",
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="bai-daemon", message="%(prog)s %(version)s")
+def main():
+    pass
+
+
+def _command(name, backend):
+    @click.pass_context
+    def run(context, **options):
+        own = {option: options.pop(option) for option in list(options) if option not in common}
+        context.exit(_run(context, name, backend, own, **options))
+
+    common = set()
+    for decorate in reversed(_COMMON):
+        run = decorate(run)
+    common = {parameter.name for parameter in run.__click_params__}
+    for decorate in reversed(backend.options):
+        run = decorate(run)
+    return click.command(name, help=backend.__doc__, epilog=_EPILOG)(run)
+
+
+def _run(context, name, backend, own, command, fifo, spool, label, log_level, **settings):
+    _log_to_stderr(log_level)
+    folder = None
+    given = context.get_parameter_source("fifo") == click.core.ParameterSource.COMMANDLINE
+    try:
+        backend = _made(name, backend, own, label)
+        if command and not given:
+            folder = tempfile.mkdtemp(prefix="bai-daemon-")
+            fifo = os.path.join(folder, "pipe")
+        spool = Spool(spool or fifo + ".spool", label, settings["spool_limit"])
+        if spool.salvaged:
+            log.error(
+                "the spool was broken: %d metrics of it were saved, what is left of it is in %r",
+                spool.salvaged[1],
+                spool.salvaged[0],
+            )
+        delivery = Delivery(spool, backend, settings["batch_size"], settings["flush_interval"])
+        service = Service(
+            fifo, settings["fifo_mode"], spool, delivery, settings["shutdown_timeout"]
+        )
+    except (PipeError, SpoolError) as error:
+        log.error("%s", error)
+        return 1
+    log.info("reading %s, spool %s (%d waiting), to %s", fifo, spool.path, spool.waiting(), name)
+    try:
+        code = service.run(list(command))
+    except OSError as error:
+        if not command:
+            raise
+        log.error("cannot run %r: %s", command[0], error.strerror)
+        code = 127 if isinstance(error, FileNotFoundError) else 126  # novm
+    return _end(context, service, delivery, spool, code, folder)
+
+
+def _made(name, backend, own, labels):
+    try:
+        backend = backend(**own)
+    except ImportError as error:
+        raise click.UsageError(
+            "%s is not installed: pip install 'benchmarkai-client-lib[%s]'"
+            % (error.name or error, name)
+        )
+    problem = backend.objection(Metric("", 0, "name", 0.0, labels))
+    if problem:
+        raise click.UsageError("the labels cannot be sent: %s" % problem)
+    return backend
+
+
+def _end(context, service, delivery, spool, code, folder):
+    summary = service.summary()
+    if delivery.failure is not None:
+        log.error("the delivery ended: %s", delivery.failure)
+    log.info(
+        "received %(received)d, delivered %(delivered)d, refused %(refused)d, waiting %(waiting)d",
+        summary,
+    )
+    kept = bool(summary["waiting"])
+    if kept:
+        log.warning(
+            "%d metrics are kept in %s: send them with: %s",
+            summary["waiting"],
+            spool.path,
+            _again(spool.path),
+        )
+    spool.close()
+    undelivered = kept or delivery.failure is not None
+    if folder is not None:
+        undelivered = undelivered or bool(summary["refused"])
+        if not undelivered:
+            shutil.rmtree(folder)
+    if code is None:
+        return int(undelivered)
+    if code < 0:
+        code = 128 - code  # as shells do for a signal
+    return code or int(undelivered)
+
+
+def _again(spool):
+    words = sys.argv[1:]
+    if "--" in words:
+        words = words[: words.index("--")]
+    return " ".join(map(shlex.quote, ["bai-daemon"] + words + ["--spool", spool, "--", "true"]))
+
+
+def _log_to_stderr(level):
+    formatter = logging.Formatter("%(asctime)s bai-daemon %(levelname)s: %(message)s", None)
+    formatter.converter = time.gmtime
+    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    formatter.default_msec_format = "%s.%03dZ"
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    log.addHandler(handler)
+    log.setLevel(level.upper())
+    log.propagate = False

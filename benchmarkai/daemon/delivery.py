@@ -1,0 +1,159 @@
+"""From the spool to the server, in a thread of its own, as often as it takes."""
+
+import logging
+import random
+import threading
+import time
+
+from benchmarkai.daemon.backends import Rejected, Unavailable
+from benchmarkai.daemon.spool import SpoolFull
+
+log = logging.getLogger("bai-daemon")
+
+_FOR_NOW = (Unavailable, SpoolFull)
+
+_FIRST_PAUSE = 0.5  # seconds between two tries, at the most
+_LONGEST_PAUSE = 30.0  # the same after many of them, if the server does not ask for more
+_LAST_PAUSE = 0.2  # seconds between two tries when the daemon is about to end
+
+
+class Delivery(threading.Thread):
+    """Takes metrics out of the spool in batches, and removes those that the server has.
+
+    A batch goes when batch_size metrics wait, or flush_interval seconds after the last one.
+    """
+
+    def __init__(self, spool, backend, batch_size, flush_interval):
+        super(Delivery, self).__init__(name="delivery", daemon=True)  # novm
+        self._spool = spool
+        self._backend = backend
+        self._batch_size = min(batch_size, backend.most or batch_size)
+        self._flush_interval = flush_interval
+        self._ending = threading.Event()
+        self._over = threading.Event()
+        self.delivered = 0
+        self.refused = 0
+        self.failure = None  # the error that ended it, if one did
+
+    def run(self):
+        try:
+            while not self._over.is_set():
+                batch = self._spool.oldest(self._batch_size)
+                if batch:
+                    self._deliver(batch)
+                elif self._ending.is_set():
+                    return
+                if len(batch) < self._batch_size:
+                    self._ending.wait(self._flush_interval)
+        except _Over:
+            pass
+        except Exception as error:
+            self.failure = error
+            log.debug("delivery ended", exc_info=True)
+
+    def finish(self):
+        """End when nothing waits any more, with short pauses between tries."""
+        self._ending.set()
+
+    def stop(self):
+        """End, whatever waits."""
+        self._over.set()
+        self.join(_LAST_PAUSE)
+
+    def _deliver(self, batch):
+        good, refused = [], []
+        for metric in batch:
+            reason = self._objection(metric)
+            if reason is None:
+                good.append(metric)
+            else:
+                refused.append((metric, reason))
+        if good:
+            refused.extend(self._send(good))
+        if refused:
+            self._keep_trying(self._spool.refuse, [_entry(*each) for each in refused])
+        self._keep_trying(self._spool.remove, batch)
+        self.delivered += len(batch) - len(refused)
+        self.refused += len(refused)
+        if refused:
+            metric, reason = refused[0]
+            log.warning(
+                "refused %d of %d metrics, the first is %r: %s: see %s",
+                len(refused),
+                len(batch),
+                metric.name,
+                reason,
+                self._spool.refused_path,
+            )
+
+    def _objection(self, metric):
+        try:
+            float(metric.value)
+        except OverflowError:
+            return "the integer is larger than a double can be (1.8e308)"
+        return self._backend.objection(metric)
+
+    def _send(self, metrics):
+        """Send until the server has them; return those that it refuses, with its reasons."""
+        try:
+            return self._keep_trying(self._backend.send, metrics) or []
+        except Rejected as error:
+            if len(metrics) == 1:
+                return [(metrics[0], str(error))]
+        # One is bad, and nobody says which.
+        middle = len(metrics) // 2
+        return self._send(metrics[:middle]) + self._send(metrics[middle:])
+
+    def _keep_trying(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except _FOR_NOW as error:
+            failure = error
+        pause = max(failure.retry_after or 0.0, random.uniform(0.0, _FIRST_PAUSE))
+        self._tell(failure, pause)
+        self._pause(pause)
+        # Not before it is needed: stdout works without it.
+        import tenacity
+
+        jitter = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+        retrying = tenacity.Retrying(
+            wait=lambda state: max(state.outcome.exception().retry_after or 0.0, jitter(state)),
+            retry=tenacity.retry_if_exception_type(_FOR_NOW),
+            before_sleep=lambda state: self._tell(
+                state.outcome.exception(), state.next_action.sleep
+            ),
+            sleep=self._pause,
+        )
+        result = retrying(function, *arguments)
+        log.info("delivering again")
+        return result
+
+    def _tell(self, failure, pause):
+        log.warning(
+            "cannot deliver: %s; %d metrics wait; next try in %.1f s",
+            failure,
+            self._spool.waiting(),
+            pause,
+        )
+
+    def _pause(self, seconds):
+        end = time.monotonic() + seconds
+        self._ending.wait(seconds)
+        if self._ending.is_set():
+            self._over.wait(max(0.0, min(_LAST_PAUSE, end - time.monotonic())))
+        if self._over.is_set():
+            raise _Over()
+
+
+class _Over(Exception):
+    """The daemon ends, whatever waits."""
+
+
+def _entry(metric, reason):
+    return {
+        "time": metric.time,
+        "name": metric.name,
+        "value": metric.value,
+        "labels": metric.labels,
+        "reason": reason,
+    }

@@ -1,0 +1,99 @@
+"""From the pipe into the spool, as fast as lines come."""
+
+import logging
+import time
+
+from benchmarkai.daemon.lines import LONGEST, parse_lines
+from benchmarkai.daemon.spool import SpoolFull
+from benchmarkai.metrics import show
+
+log = logging.getLogger("bai-daemon")
+
+TOOK, EMPTY, FULL = "took", "empty", "full"
+
+_BETWEEN_SAMPLES = 1.0  # seconds between two log lines about refused lines
+
+
+class Intake(object):
+    """Moves what is in a pipe into a spool.
+
+    received, refused: how many metrics, and lines, there were.
+    """
+
+    def __init__(self, spool):
+        self._spool = spool
+        self._was_full = False
+        self._untold = []  # (line, reason) of lines refused since the last log line about them
+        self._told = 0.0
+        self.received = 0
+        self.refused = 0
+
+    def take(self, pipe, at_any_size=False):
+        """Move what is in the pipe now; return TOOK, EMPTY, or FULL if it had to stay there.
+
+        at_any_size: also where the spool is beyond its limit.
+        """
+        self.tell()
+        if not at_any_size and self._spool.is_full():
+            self._say_full("the spool %r has reached its limit" % self._spool.path)
+            return FULL
+        data = pipe.peek()
+        if not data:
+            return EMPTY
+        whole = self._spool.rest + data
+        end = whole.rfind(b"\n") + 1
+        if len(whole) - end > LONGEST:
+            end = len(whole)
+        if not self._keep(whole[:end], whole[end:]):
+            return FULL
+        pipe.consume(data)
+        if self._was_full:
+            self._was_full = False
+            log.info("taking metrics again")
+        return TOOK
+
+    def end(self):
+        """Take what has come without a newline, as a line; return whether it could be kept."""
+        return not self._spool.rest or self._keep(self._spool.rest, b"")
+
+    def tell(self, now=False):
+        """Log what was refused, at most once a second."""
+        if self._untold and (now or time.monotonic() - self._told >= _BETWEEN_SAMPLES):
+            line, reason = self._untold[0]
+            log.warning(
+                "refused %d lines, the first is %s: %s: see %s",
+                len(self._untold),
+                show(line.decode("utf-8", "backslashreplace")),
+                reason,
+                self._spool.refused_path,
+            )
+            self._untold = []
+            self._told = time.monotonic()
+
+    def _keep(self, data, rest):
+        metrics, refused = parse_lines(data)
+        try:
+            if refused:
+                self._spool.refuse([_entry(line, reason) for line, reason in refused])
+            self._spool.add(metrics, rest)
+        except SpoolFull as error:
+            self._say_full(error)
+            return False
+        self.received += len(metrics)
+        self.refused += len(refused)
+        self._untold.extend(refused)
+        self.tell()
+        return True
+
+    def _say_full(self, reason):
+        if not self._was_full:
+            self._was_full = True
+            log.error("%s: metrics stay in the pipe, and emitters wait, until it has room", reason)
+
+
+def _entry(line, reason):
+    return {
+        "time": time.time_ns(),  # novm
+        "line": line.decode("utf-8", "backslashreplace"),
+        "reason": reason,
+    }

@@ -1,0 +1,163 @@
+"""The daemon's end of the named pipe: made or trusted, looked at, and only then taken from."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import stat
+import sys
+import termios
+
+_SET_SIZE = 1031  # F_SETPIPE_SZ of fcntl(2), Linux
+_ROOM = 1 << 20  # bytes: what a user may ask for (/proc/sys/fs/pipe-max-size)
+_NON_BLOCKING = 2  # SPLICE_F_NONBLOCK of tee(2)
+
+
+class PipeError(Exception):
+    """The path cannot be used for the pipe of a daemon."""
+
+
+class Pipe(object):
+    """A named pipe from which nothing is taken before it is kept elsewhere.
+
+    path: where it is, or is made.
+    mode: its permissions, whatever the umask says.
+
+    Linux' tee(2) shows what is in the pipe and leaves it there: peek(), keep it, consume(). A
+    daemon that is killed in between finds it again. Elsewhere peek() takes it.
+
+    Raises PipeError for a path that is no pipe, or not a trusted one, or has a daemon already.
+    """
+
+    def __init__(self, path, mode):
+        self.path = path
+        self.made = False
+        self._held = b""  # what has been read, where there is no tee(2)
+        self._left = None  # bytes that are still to be taken, after the end
+        self._tee = getattr(ctypes.CDLL(None, use_errno=True), "tee", None)
+        try:
+            try:
+                os.mkfifo(path, 0o600)
+                self.made = True
+            except FileExistsError:  # novm
+                self._check(os.lstat(path))
+            # For writing too: a pipe that nobody has open for writing is at its end.
+            self._descriptor = os.open(
+                path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+            self._lock()
+            status = os.fstat(self._descriptor)
+            self._check(status)
+            if self.made or (status.st_uid == os.geteuid() and _others_read(status)):
+                os.fchmod(self._descriptor, mode)
+        except OSError as failure:
+            raise PipeError(
+                "cannot use the pipe %r: %s: look at the path and its permissions"
+                % (path, os.strerror(failure.errno))
+            )
+        size = _enlarge(self._descriptor)
+        self._copy, self._copy_end = os.pipe()
+        self._most = min(size, _enlarge(self._copy_end))
+
+    def fileno(self):
+        return self._descriptor
+
+    def is_in_place(self):
+        """Return whether the path still leads to this pipe."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def peek(self):
+        """Return what is in the pipe, or as much of it as can be shown at once."""
+        if self._tee is None:
+            self._held = self._held or self._read(self._descriptor, _ROOM)
+            return self._held
+        count = self._tee(self._descriptor, self._copy_end, self._most, _NON_BLOCKING)
+        if count < 0:
+            code = ctypes.get_errno()
+            if code in (errno.EAGAIN, errno.EINTR):
+                return b""
+            raise OSError(code, os.strerror(code))
+        return self._read(self._copy, count)[: self._left]
+
+    def consume(self, data):
+        """Take these bytes, which peek() has shown."""
+        self._held = b""
+        if self._left is not None:
+            self._left -= len(data)
+        if self._tee is not None and self._left != 0:
+            self._read(self._descriptor, len(data))
+
+    def end(self):
+        """Let nobody write any more, if the pipe was made here; what is in it can be taken.
+
+        Whoever has it open finds it full until it is closed, and then opens the path anew: nothing
+        can get into it and be lost.
+        """
+        if not self.made:
+            return
+        if self.is_in_place():
+            os.unlink(self.path)
+        if self._tee is None:
+            return
+        filled = 0
+        for filler in (b"\n" * select.PIPE_BUF, b"\n"):
+            try:
+                while True:
+                    filled += os.write(self._descriptor, filler)
+            except BlockingIOError:  # novm
+                pass
+        waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
+        self._left = int.from_bytes(waiting, sys.byteorder) - filled  # novm
+
+    def close(self):
+        for descriptor in (self._descriptor, self._copy, self._copy_end):
+            os.close(descriptor)
+
+    def _check(self, status):
+        if not stat.S_ISFIFO(status.st_mode):
+            raise PipeError(
+                "%r is not a named pipe, and was left as it is: move it away, or give another "
+                "path (--fifo)" % self.path
+            )
+        if status.st_uid not in (0, os.geteuid()):
+            raise PipeError(
+                "the pipe %r belongs to the user %d, who could read it or take it away: remove "
+                "it, or give another path (--fifo)" % (self.path, status.st_uid)
+            )
+
+    def _lock(self):
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # novm
+            raise PipeError(
+                "another daemon reads the pipe %r: stop it, or give another path (--fifo)"
+                % self.path
+            )
+
+    @staticmethod
+    def _read(descriptor, count):
+        parts = []
+        while count:
+            try:
+                part = os.read(descriptor, count)
+            except BlockingIOError:  # novm
+                break
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
+def _others_read(status):
+    return bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _enlarge(descriptor):
+    """Give the pipe more room where the system lets us, and return how much it has."""
+    try:
+        return fcntl.fcntl(descriptor, _SET_SIZE, _ROOM)
+    except OSError:
+        return 1 << 16

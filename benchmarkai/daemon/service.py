@@ -1,0 +1,142 @@
+"""The life of a daemon, from its pipe to its last delivery."""
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import time
+
+from benchmarkai import emitter
+from benchmarkai.daemon.delivery import Delivery
+from benchmarkai.daemon.intake import EMPTY, FULL, TOOK, Intake
+from benchmarkai.daemon.pipe import Pipe
+
+log = logging.getLogger("bai-daemon")
+
+_FULL_PAUSE = 0.1  # seconds between two looks whether the spool has room again
+_LOOK = 1.0  # seconds between two looks at the path and at the delivery
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_PASSED_ON = _STOPS + (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Service(object):
+    """Takes metrics out of a pipe into a spool, and lets them be delivered from there.
+
+    path, mode: of the pipe.
+    shutdown_timeout: seconds for the delivery of what waits at the end.
+    """
+
+    def __init__(self, path, mode, spool, delivery, shutdown_timeout):
+        self._mode = mode
+        self._pipe = Pipe(path, mode)
+        self._spool = spool
+        self._delivery = delivery
+        self._shutdown_timeout = shutdown_timeout
+        self._intake = Intake(spool)
+        self._signals = []  # that have come
+        self._child = None
+        self._wake, self._woken = os.pipe()
+        for end in (self._wake, self._woken):
+            os.set_blocking(end, False)  # novm
+
+    def run(self, command):
+        """Run until the command ends, or without one (an empty list) until a signal to stop.
+
+        Return the exit code of the command, or None.
+
+        Raises OSError when the command cannot be started.
+        """
+        for number in _PASSED_ON if command else _STOPS:
+            signal.signal(number, lambda number, frame: self._signals.append(number))
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)  # novm
+        try:
+            if command:
+                env = dict(os.environ)
+                env[emitter.MODE] = "fifo"
+                env[emitter.FIFO_PATH] = os.path.abspath(self._pipe.path)
+                self._child = subprocess.Popen(command, env=env)
+            self._delivery.start()
+            state = EMPTY
+            while not self._is_over():
+                if state != TOOK:
+                    self._wait(state)
+                    self._check_pipe()
+                state = self._intake.take(self._pipe)
+        finally:
+            self._drain(self._pipe)
+        self._finish()
+        return None if self._child is None else self._child.returncode
+
+    def summary(self):
+        """Return what came and what became of it."""
+        return {
+            "received": self._intake.received,
+            "delivered": self._delivery.delivered,
+            "refused": self._intake.refused + self._delivery.refused,
+            "waiting": self._spool.waiting(),
+        }
+
+    def _is_over(self):
+        signals, self._signals = self._signals, []
+        if self._delivery.failure is not None and self._child is None:
+            return True
+        if self._child is None:
+            return bool(signals)
+        for number in signals:
+            # The terminal has sent these to the command as well.
+            if number not in (signal.SIGINT, signal.SIGQUIT) or not _in_foreground():
+                self._child.send_signal(number)
+        return self._child.poll() is not None
+
+    def _wait(self, state):
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if state != FULL:
+            poll.register(self._pipe, select.POLLIN)
+        poll.poll((_FULL_PAUSE if state == FULL else _LOOK) * 1000)
+        try:
+            os.read(self._wake, 4096)
+        except BlockingIOError:  # novm
+            pass
+
+    def _check_pipe(self):
+        if not self._pipe.is_in_place():
+            log.warning("the pipe %r was removed: making it anew", self._pipe.path)
+            old, self._pipe = self._pipe, Pipe(self._pipe.path, self._mode)
+            self._drain(old)
+
+    def _drain(self, pipe):
+        pipe.end()
+        end = time.monotonic() + self._shutdown_timeout
+        state = TOOK
+        while state == TOOK or (state == FULL and time.monotonic() < end):
+            if state == FULL:
+                time.sleep(_FULL_PAUSE)
+            state = self._intake.take(pipe, at_any_size=True)
+        if state == FULL or not self._intake.end():
+            log.error("what is left in the pipe %r could not be kept", pipe.path)
+        pipe.close()
+
+    def _finish(self):
+        self._intake.tell(now=True)
+        end = time.monotonic() + self._shutdown_timeout
+        self._delivery.finish()
+        while self._delivery.is_alive() and time.monotonic() < end and not self._signals:
+            self._delivery.join(0.05)
+        self._delivery.stop()
+
+
+def _in_foreground():
+    """Return whether the terminal, if there is one, sends its signals to this process."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
