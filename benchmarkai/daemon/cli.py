@@ -219,7 +219,7 @@ def _run(context, name, backend, own, command, fifo, spool, label, log_level, **
         if not command:
             raise
         log.error("cannot run %r: %s", command[0], error.strerror)
-        code = 127 if isinstance(error, FileNotFoundError) else 126  # novm
+        code = 127 if isinstance(error, FileNotFoundError) else 126
     return _end(context, service, delivery, spool, code, folder)
 
 
@@ -281,5 +281,8 @@ def _log_to_stderr(level):
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     log.addHandler(handler)
+    # What the clients log comes in the log lines here, or is not for the user.
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
     log.setLevel(level.upper())
     log.propagate = False

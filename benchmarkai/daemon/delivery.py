@@ -24,7 +24,7 @@ class Delivery(threading.Thread):
     """
 
     def __init__(self, spool, backend, batch_size, flush_interval):
-        super(Delivery, self).__init__(name="delivery", daemon=True)  # novm
+        super(Delivery, self).__init__(name="delivery", daemon=True)
         self._spool = spool
         self._backend = backend
         self._batch_size = min(batch_size, backend.most or batch_size)

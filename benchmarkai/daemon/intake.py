@@ -93,7 +93,7 @@ class Intake(object):
 
 def _entry(line, reason):
     return {
-        "time": time.time_ns(),  # novm
+        "time": time.time_ns(),
         "line": line.decode("utf-8", "backslashreplace"),
         "reason": reason,
     }

@@ -40,7 +40,7 @@ class Pipe(object):
             try:
                 os.mkfifo(path, 0o600)
                 self.made = True
-            except FileExistsError:  # novm
+            except FileExistsError:
                 self._check(os.lstat(path))
             # For writing too: a pipe that nobody has open for writing is at its end.
             self._descriptor = os.open(
@@ -108,10 +108,10 @@ class Pipe(object):
             try:
                 while True:
                     filled += os.write(self._descriptor, filler)
-            except BlockingIOError:  # novm
+            except BlockingIOError:
                 pass
         waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
-        self._left = int.from_bytes(waiting, sys.byteorder) - filled  # novm
+        self._left = int.from_bytes(waiting, sys.byteorder) - filled
 
     def close(self):
         for descriptor in (self._descriptor, self._copy, self._copy_end):
@@ -132,7 +132,7 @@ class Pipe(object):
     def _lock(self):
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # novm
+        except BlockingIOError:
             raise PipeError(
                 "another daemon reads the pipe %r: stop it, or give another path (--fifo)"
                 % self.path
@@ -144,7 +144,7 @@ class Pipe(object):
         while count:
             try:
                 part = os.read(descriptor, count)
-            except BlockingIOError:  # novm
+            except BlockingIOError:
                 break
             parts.append(part)
             count -= len(part)

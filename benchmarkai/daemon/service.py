@@ -8,7 +8,6 @@ import subprocess
 import time
 
 from benchmarkai import emitter
-from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.intake import EMPTY, FULL, TOOK, Intake
 from benchmarkai.daemon.pipe import Pipe
 
@@ -38,7 +37,7 @@ class Service(object):
         self._child = None
         self._wake, self._woken = os.pipe()
         for end in (self._wake, self._woken):
-            os.set_blocking(end, False)  # novm
+            os.set_blocking(end, False)
 
     def run(self, command):
         """Run until the command ends, or without one (an empty list) until a signal to stop.
@@ -50,7 +49,7 @@ class Service(object):
         for number in _PASSED_ON if command else _STOPS:
             signal.signal(number, lambda number, frame: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)  # novm
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         try:
             if command:
                 env = dict(os.environ)
@@ -98,7 +97,7 @@ class Service(object):
         poll.poll((_FULL_PAUSE if state == FULL else _LOOK) * 1000)
         try:
             os.read(self._wake, 4096)
-        except BlockingIOError:  # novm
+        except BlockingIOError:
             pass
 
     def _check_pipe(self):

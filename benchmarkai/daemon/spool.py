@@ -11,12 +11,15 @@ from collections import namedtuple
 
 _LAYOUT = 1  # of the tables; PRAGMA user_version
 
-_TABLES = """
+_TABLES = (
+    """
 CREATE TABLE metrics (time INTEGER PRIMARY KEY, name TEXT, value, labels INTEGER);
 CREATE TABLE labels (id INTEGER PRIMARY KEY, json TEXT UNIQUE);
 CREATE TABLE state (id TEXT, last INTEGER, rest BLOB);
 PRAGMA user_version = %d;
-""" % _LAYOUT
+"""
+    % _LAYOUT
+)
 
 # Beyond these SQLite has no integers, and they are kept as their digits.
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -139,14 +142,14 @@ class Spool(object):
         Raises SpoolFull, and then has kept nothing.
         """
         with self._lock:
-            time = max(self._last, self._clock())
+            moment = max(self._last, self._clock())
             rows = []
             for name, value in metrics:
-                time += 1
+                moment += 1
                 if not isinstance(value, float) and not _SMALLEST <= value <= _LARGEST:
                     value = str(value)
-                rows.append((time, name, value, self._labels))
-            last = time if rows else self._last
+                rows.append((moment, name, value, self._labels))
+            last = moment if rows else self._last
             try:
                 with self._database:
                     self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
@@ -166,13 +169,13 @@ class Spool(object):
             ).fetchall()
         known = {}
         metrics = []
-        for time, name, value, labels in rows:
+        for moment, name, value, labels in rows:
             if labels not in known:
                 known[labels] = json.loads(labels)
             if isinstance(value, str):
                 value = int(value)
-            id = "%s-%d" % (self._id, time)
-            metrics.append(Metric(id, time, name, value, known[labels]))
+            id = "%s-%d" % (self._id, moment)
+            metrics.append(Metric(id, moment, name, value, known[labels]))
         return metrics
 
     def remove(self, metrics):
@@ -225,7 +228,7 @@ class Spool(object):
 def _check_own(path):
     try:
         status = os.lstat(path)
-    except FileNotFoundError:  # novm
+    except FileNotFoundError:
         return
     except OSError as error:
         raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))

@@ -88,7 +88,7 @@ def secret(name, text):
     )
 
 
-def url(default, text):
+def url(default, text, name="--url"):
     def checked(context, parameter, value):
         if "@" in value.split("//")[-1].split("/")[0]:
             raise click.BadParameter("leave the user and the password out: see --help for them")
@@ -96,7 +96,7 @@ def url(default, text):
             raise click.BadParameter("%r begins with neither http:// nor https://" % value)
         return value.rstrip("/")
 
-    return option("--url", text, metavar="URL", default=default, show_default=True, callback=checked)
+    return option(name, text, metavar="URL", default=default, show_default=True, callback=checked)
 
 
 def retry_after(headers):

@@ -9,8 +9,8 @@ class Backend(BackendBase):
     """Print each metric as a line of JSON: its time, name, value, labels.
 
     \b
-      $ bai-daemon stdout -- bai-emit alexnet.latency=0.42
-      {"time": "2026-01-31T12:00:00.123456789Z", "name": "alexnet.latency", "value": 0.42, "labels": {}}
+      $ bai-daemon stdout -- bai-emit loss=0.42
+      {"time": "2026-01-31T12:00:00.123456789Z", "name": "loss", "value": 0.42, "labels": {}}
     """
 
     def send(self, metrics):
