@@ -14,7 +14,7 @@ from benchmarkai import __version__, emitter
 from benchmarkai.daemon import backends
 from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.pipe import PipeError
-from benchmarkai.daemon.service import Service
+from benchmarkai.daemon.service import CommandError, Service
 from benchmarkai.daemon.spool import Metric, Spool, SpoolError
 
 log = logging.getLogger("bai-daemon")
@@ -215,11 +215,12 @@ def _run(context, name, backend, own, command, fifo, spool, label, log_level, **
     log.info("reading %s, spool %s (%d waiting), to %s", fifo, spool.path, spool.waiting(), name)
     try:
         code = service.run(list(command))
-    except OSError as error:
-        if not command:
-            raise
-        log.error("cannot run %r: %s", command[0], error.strerror)
-        code = 127 if isinstance(error, FileNotFoundError) else 126
+    except CommandError as error:
+        log.error("cannot run %r: %s", command[0], error)
+        code = error.code
+    except PipeError as error:
+        log.error("%s", error)
+        code = 1
     return _end(context, service, delivery, spool, code, folder)
 
 

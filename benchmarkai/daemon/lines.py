@@ -4,6 +4,7 @@ from benchmarkai.metrics import lines, show
 from benchmarkai.records import parse_object, plain_objects
 
 LONGEST = 1 << 20  # bytes of a line
+_MOST_GLUED = 16  # lines without a newline in between; each takes a look at all before it
 
 
 def parse_lines(data):
@@ -29,23 +30,26 @@ def parse_lines(data):
 
 
 def _parse_line(line, good, refused):
-    # A writer that died in a line of more than PIPE_BUF bytes leaves the beginning of it, and
-    # what another one writes comes right behind. Objects are flat: the last one begins at the
-    # last brace.
-    found = []
+    glued = []
     reason = None
     while line.strip():
-        start = max(line.rfind(b'{"'), 0)
         try:
-            pairs = _pairs(line[start:])
+            glued.append(_pairs(line))
+            break
         except (TypeError, ValueError) as error:
             reason = str(error)
+        # A writer that died within a line of more than PIPE_BUF bytes, or that wrote no newline,
+        # leaves something to which the line of another one is glued.
+        start = line.rfind(b'{"')
+        try:
+            if start <= 0 or len(glued) == _MOST_GLUED:
+                raise ValueError()
+            glued.append(_pairs(line[start:]))
+        except (TypeError, ValueError):
+            refused.append((line, reason))
             break
-        found.append(pairs)
         line = line[:start]
-    if reason is not None:
-        refused.append((line, reason))
-    for pairs in reversed(found):
+    for pairs in reversed(glued):
         good.extend(pairs)
 
 

@@ -19,6 +19,17 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PASSED_ON = _STOPS + (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class CommandError(Exception):
+    """The command cannot be started.
+
+    code: the exit code of a shell for that.
+    """
+
+    def __init__(self, reason, code):
+        super(CommandError, self).__init__(reason)
+        self.code = code
+
+
 class Service(object):
     """Takes metrics out of a pipe into a spool, and lets them be delivered from there.
 
@@ -44,7 +55,7 @@ class Service(object):
 
         Return the exit code of the command, or None.
 
-        Raises OSError when the command cannot be started.
+        Raises CommandError, and PipeError when somebody has put something else at its path.
         """
         for number in _PASSED_ON if command else _STOPS:
             signal.signal(number, lambda number, frame: self._signals.append(number))
@@ -55,7 +66,7 @@ class Service(object):
                 env = dict(os.environ)
                 env[emitter.MODE] = "fifo"
                 env[emitter.FIFO_PATH] = os.path.abspath(self._pipe.path)
-                self._child = subprocess.Popen(command, env=env)
+                self._child = _started(command, env)
             self._delivery.start()
             state = EMPTY
             while not self._is_over():
@@ -125,6 +136,14 @@ class Service(object):
         while self._delivery.is_alive() and time.monotonic() < end and not self._signals:
             self._delivery.join(0.05)
         self._delivery.stop()
+
+
+def _started(command, env):
+    try:
+        return subprocess.Popen(command, env=env)
+    except OSError as error:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        raise CommandError(error.strerror, code)
 
 
 def _in_foreground():

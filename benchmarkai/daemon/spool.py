@@ -79,6 +79,7 @@ class Spool(object):
         with self._lock, self._database:
             self._database.execute("INSERT OR IGNORE INTO labels (json) VALUES (?)", (text,))
         self._labels = self._one("SELECT id FROM labels WHERE json = ?", text)[0]
+        self._waiting = self._one("SELECT count(*) FROM metrics")[0]
 
     def _open(self):
         if not os.path.exists(self.path):
@@ -158,6 +159,7 @@ class Spool(object):
                 raise SpoolFull("the spool %r takes nothing: %s" % (self.path, error))
             self._last = last
             self.rest = rest
+            self._waiting += len(rows)
 
     def oldest(self, count):
         """Return up to that many of the metrics that have waited longest."""
@@ -190,6 +192,7 @@ class Spool(object):
                         "DELETE FROM metrics WHERE time BETWEEN ? AND ?",
                         (metrics[0].time, metrics[-1].time),
                     )
+                self._waiting -= len(metrics)
                 if self._one("PRAGMA freelist_count")[0] > 1000:
                     self._database.execute("PRAGMA incremental_vacuum(1000)").fetchall()
             except sqlite3.OperationalError as error:
@@ -210,7 +213,7 @@ class Spool(object):
 
     def waiting(self):
         """Return how many metrics wait."""
-        return self._one("SELECT count(*) FROM metrics")[0]
+        return self._waiting
 
     def is_full(self):
         used = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]

@@ -22,7 +22,7 @@ _OLDEST = 14 * 24 * 3600 * 10**9  # nanoseconds
 
 
 class Backend(BackendBase):
-    """Put each metric into CloudWatch, with the labels as its dimensions.
+    """Put into CloudWatch, with labels as dimensions.
 
     The credentials, and the region without --region, are found where AWS's own programs find
     them: in variables such as AWS_ACCESS_KEY_ID, in ~/.aws, or in the role of the machine.

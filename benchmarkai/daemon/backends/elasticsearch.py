@@ -3,10 +3,10 @@ from benchmarkai.daemon.backends.bulk import BulkBackend
 
 
 class Backend(BulkBackend):
-    """Write each metric as a document to Elasticsearch 8 or newer.
+    """Write to Elasticsearch 8 or newer.
 
-    Its fields are @timestamp, name, value and labels. The index is made, with their types,
-    unless there is one.
+    Each metric is a document. Its fields are @timestamp, name, value and labels. The index is
+    made, with their types, unless there is one.
 
     \b
       $ bai-daemon elasticsearch --url http://localhost:9200 --index job-metrics

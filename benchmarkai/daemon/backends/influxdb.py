@@ -10,7 +10,7 @@ from benchmarkai.daemon.backends import (
 
 
 class Backend(BackendBase):
-    """Write each metric to InfluxDB, or to what takes its line protocol, such as VictoriaMetrics.
+    """Write to InfluxDB, or to VictoriaMetrics.
 
     The name of the metric is the measurement, the value its field "value", the labels are the
     tags, and the time has nanoseconds. The database must exist.

@@ -11,10 +11,11 @@ from benchmarkai.daemon.backends import (
 
 
 class Backend(BackendBase):
-    """Export each metric as a gauge over OTLP/HTTP to an OpenTelemetry collector.
+    """Export over OTLP/HTTP to a collector.
 
-    The labels become attributes of the resource. Headers, such as those of a vendor, come from
-    the variable OTEL_EXPORTER_OTLP_HEADERS, certificates from OTEL_EXPORTER_OTLP_CERTIFICATE.
+    Each metric is a gauge. The labels become attributes of the resource. Headers, such as those
+    of a vendor, come from the variable OTEL_EXPORTER_OTLP_HEADERS, certificates from
+    OTEL_EXPORTER_OTLP_CERTIFICATE.
 
     \b
       $ bai-daemon otlp --url http://localhost:4318

@@ -18,11 +18,11 @@ _LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*$")
 
 
 class Backend(BackendBase):
-    """Push each metric as a gauge to a Pushgateway, for Prometheus to scrape.
+    """Push to a Pushgateway, for Prometheus.
 
-    A Pushgateway has the last value of each metric only: for each single value of a fast
-    benchmark take another backend. Labels become the grouping key. In names, what Prometheus
-    does not take becomes "_"; the help text of the gauge has the name as it was.
+    Each metric is a gauge. A Pushgateway has the last value of each metric only: for each single
+    value of a fast benchmark take another backend. Labels become the grouping key. In names, what
+    Prometheus does not take becomes "_"; the help text of the gauge has the name as it was.
 
     \b
       $ bai-daemon prometheus --gateway http://localhost:9091 --job alexnet

@@ -1,17 +1,20 @@
 import datetime
 import json
-import sys
 
 from benchmarkai.daemon.backends import BackendBase
+from benchmarkai.stdout import Stdout
 
 
 class Backend(BackendBase):
-    """Print each metric as a line of JSON: its time, name, value, labels.
+    """Print metrics, each as a line of JSON.
 
     \b
       $ bai-daemon stdout -- bai-emit loss=0.42
       {"time": "2026-01-31T12:00:00.123456789Z", "name": "loss", "value": 0.42, "labels": {}}
     """
+
+    def __init__(self):
+        self._stdout = Stdout()
 
     def send(self, metrics):
         lines = [
@@ -26,8 +29,7 @@ class Backend(BackendBase):
             + "\n"
             for metric in metrics
         ]
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
+        self._stdout.write(["".join(lines)])
 
 
 def iso(nanoseconds):

@@ -1,0 +1,176 @@
+import json
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from benchmarkai.daemon.spool import Spool, SpoolError, SpoolFull
+
+
+@pytest.fixture
+def path(tmpdir):
+    return str(tmpdir.join("spool"))
+
+
+def spool_at(path, labels=(), limit=1 << 30, **options):
+    return Spool(path, dict(labels), limit, **options)
+
+
+def shown(metrics):
+    return [(metric.name, metric.value) for metric in metrics]
+
+
+METRICS = [("a", 1), ("ö", 0.1), ("big", 10**400), ("min", -(2**63)), ("z", -0.0), ("f", 1.0)]
+
+
+def test_metrics_survive_a_restart_as_they_are_and_in_order(path):
+    spool = spool_at(path, {"run": "42"})
+    spool.add(METRICS, b'{"half')
+    spool.close()
+    spool = spool_at(path, {"run": "43"})
+    spool.add([("a", 2)])
+    found = spool.oldest(100)
+    assert shown(found) == METRICS + [("a", 2)]
+    assert [type(metric.value) for metric in found[:6]] == [int, float, int, int, float, float]
+    assert str(found[4].value) == "-0.0"
+    assert [metric.labels["run"] for metric in found] == ["42"] * 6 + ["43"]
+    assert len({metric.id for metric in found}) == 7
+    assert spool.waiting() == 7
+
+
+def test_the_rest_of_a_line_survives_a_restart(path):
+    spool = spool_at(path)
+    spool.add([], b'{"half')
+    spool.close()
+    assert spool_at(path).rest == b'{"half'
+
+
+def test_what_was_removed_does_not_come_again(path):
+    spool = spool_at(path)
+    spool.add(METRICS)
+    spool.remove(spool.oldest(2))
+    assert shown(spool.oldest(2)) == METRICS[2:4]
+    spool.close()
+    spool = spool_at(path)
+    assert shown(spool.oldest(100)) == METRICS[2:]
+    assert spool.waiting() == 4
+
+
+def test_times_increase_whatever_the_clock_does(path):
+    clock = iter([10, 5, 2, 12]).__next__
+    times = []
+    for _ in range(2):
+        spool = spool_at(path, clock=clock)
+        spool.add([("a", 1), ("b", 2)])
+        spool.add([("a", 1)])
+        found = spool.oldest(100)
+        times += [metric.time for metric in found]
+        spool.remove(found)
+        spool.close()
+    assert times == [11, 12, 13, 14, 15, 16]
+
+
+def test_only_its_owner_can_read_it(path):
+    old = os.umask(0)
+    try:
+        spool = spool_at(path)
+        spool.add(METRICS)
+        spool.refuse([{"line": "x"}])
+    finally:
+        os.umask(old)
+    for ending in ("", "-wal", ".refused"):
+        assert stat.S_IMODE(os.stat(path + ending).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", ".refused"])
+def test_what_is_no_file_of_the_user_is_refused(path, tmpdir, ending):
+    private = tmpdir.join("private")
+    private.write("private")
+    os.symlink(str(private), path + ending)
+    with pytest.raises(SpoolError, match="is not a regular file, and was left as it is"):
+        spool_at(path)
+    assert private.read() == "private"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_spool_of_somebody_else_is_refused(path):
+    spool_at(path).close()
+    os.chown(path, 12345, -1)
+    with pytest.raises(SpoolError, match="belongs to the user 12345"):
+        spool_at(path)
+
+
+def test_two_daemons_cannot_share_it(path):
+    first = spool_at(path)
+    first.add(METRICS)
+    with pytest.raises(SpoolError, match="another daemon uses the spool"):
+        spool_at(path)
+
+
+def test_it_is_full_at_its_limit_and_has_room_again(path):
+    spool = spool_at(path, limit=100000)
+    assert not spool.is_full()
+    while not spool.is_full():
+        spool.add([("a" * 100, 1)] * 100)
+    assert os.path.getsize(path) < 1000000
+    spool.remove(spool.oldest(100000))
+    assert not spool.is_full()
+
+
+def test_a_broken_spool_is_put_aside_and_what_can_be_read_is_saved(path):
+    spool = spool_at(path)
+    for number in range(5000):
+        spool.add([("a", number)])
+    spool.close()
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        file.write(b"\xff" * 20000)
+    spool = spool_at(path)
+    broken, count = spool.salvaged
+    assert os.path.exists(broken)
+    values = [metric.value for metric in spool.oldest(10000)]
+    assert values == list(range(count))
+    assert count > 500
+    spool.add([("a", -1)])
+    assert spool.waiting() == count + 1
+
+
+def test_what_is_no_database_is_put_aside(path):
+    with open(path, "w") as file:
+        file.write("something else" * 1000)
+    spool = spool_at(path)
+    with open(spool.salvaged[0]) as file:
+        assert file.read() == "something else" * 1000
+    spool.add(METRICS)
+    assert shown(spool.oldest(100)) == METRICS
+
+
+def test_a_spool_of_a_newer_version_is_refused(path):
+    spool_at(path).close()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(SpoolError, match="newer version"):
+        spool_at(path)
+
+
+def test_without_room_on_the_disk_it_says_so_and_keeps_what_it_has(path):
+    spool = spool_at(path)
+    spool.add(METRICS)
+    # As a full disk does, this fails the write.
+    spool._database.execute("PRAGMA max_page_count = 10")
+    with pytest.raises(SpoolFull, match="disk is full"):
+        while True:
+            spool.add([("b", 1)] * 1000, b"rest")
+    metrics = spool.oldest(1 << 20)
+    assert shown(metrics)[:6] == METRICS
+    assert len(metrics) == spool.waiting()
+
+
+def test_the_refused_are_kept_as_lines_of_json(path):
+    spool = spool_at(path)
+    spool.refuse([{"line": "ö\n"}])
+    spool.refuse([{"line": "b"}])
+    with open(path + ".refused") as file:
+        assert [json.loads(line)["line"] for line in file] == ["ö\n", "b"]
