@@ -169,20 +169,22 @@ def test_a_pipe_that_is_removed_is_made_anew(daemon):
 
 def test_when_the_spool_is_full_emitters_wait_and_nothing_is_lost(daemon, tmpdir):
     # The backend takes nothing while nobody reads its stdout: a pipe of 64 KiB.
-    running = daemon("--spool-limit", "300K", "--batch-size", "100")
+    log = tmpdir.join("log")
+    with open(str(log), "wb") as stderr:
+        running = daemon("--spool-limit", "300K", "--batch-size", "100", stderr=stderr)
     file = tmpdir.join("stream")
     file.write("".join("name=%d\n" % number for number in range(60000)))
     with open(str(file)) as stdin:
         emitter = start([BAI_EMIT, "--fifo", running.path], stdin=stdin, **PIPES)
-    full = running.process.stderr.readline() + running.process.stderr.readline()
-    assert b"has reached its limit: metrics stay in the pipe, and emitters wait" in full
+    message = "has reached its limit: metrics stay in the pipe, and emitters wait"
+    wait_until(lambda: message in log.read())
     assert os.path.getsize(running.path + ".spool") < 2000000
     lines = [running.process.stdout.readline() for _ in range(60000)]
     assert [json.loads(line)["value"] for line in lines] == list(range(60000))
     assert finish(emitter).code == 0
     result = running.stop()
     assert result.code == 0
-    assert "taking metrics again" in result.err
+    assert "taking metrics again" in log.read()
 
 
 def test_what_could_not_be_delivered_is_delivered_by_the_next_one(daemon, tmpdir):

@@ -110,12 +110,13 @@ def test_two_daemons_cannot_share_it(path):
 
 def test_it_is_full_at_its_limit_and_has_room_again(path):
     spool = spool_at(path, limit=100000)
-    assert not spool.is_full()
-    while not spool.is_full():
+    assert spool.fullness() is None
+    while spool.fullness() is None:
         spool.add([("a" * 100, 1)] * 100)
+    assert spool.fullness() == "the spool %r has reached its limit" % path
     assert os.path.getsize(path) < 1000000
     spool.remove(spool.oldest(100000))
-    assert not spool.is_full()
+    assert spool.fullness() is None
 
 
 def test_a_broken_spool_is_put_aside_and_what_can_be_read_is_saved(path):

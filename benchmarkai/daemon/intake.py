@@ -34,8 +34,9 @@ class Intake(object):
         at_any_size: also where the spool is beyond its limit.
         """
         self.tell()
-        if not at_any_size and self._spool.is_full():
-            self._say_full("the spool %r has reached its limit" % self._spool.path)
+        reason = None if at_any_size else self._spool.fullness()
+        if reason:
+            self._say_full(reason)
             return FULL
         data = pipe.peek()
         if not data:

@@ -21,6 +21,9 @@ PRAGMA user_version = %d;
     % _LAYOUT
 )
 
+# Bytes of the disk that are not used up: removing takes some too, before it gives any back.
+_LEFT_FREE = 16 << 20
+
 # Beyond these SQLite has no integers, and they are kept as their digits.
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
@@ -215,9 +218,30 @@ class Spool(object):
         """Return how many metrics wait."""
         return self._waiting
 
-    def is_full(self):
+    def fullness(self):
+        """Return why no more should be added for now, or None."""
         used = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]
-        return used * self._one("PRAGMA page_size")[0] >= self.limit
+        if used * self._one("PRAGMA page_size")[0] >= self.limit:
+            return "the spool %r has reached its limit" % self.path
+        if self._disk_is_full():
+            self._shrink()
+            if self._disk_is_full():
+                left = _LEFT_FREE >> 20
+                return "the disk of the spool %r has less than %d MiB left" % (self.path, left)
+        return None
+
+    def _disk_is_full(self):
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize < _LEFT_FREE
+
+    def _shrink(self):
+        """Give back what removing has left empty."""
+        with self._lock:
+            try:
+                for pragma in ("incremental_vacuum", "wal_checkpoint(TRUNCATE)"):
+                    self._database.execute("PRAGMA " + pragma).fetchall()
+            except sqlite3.OperationalError:  # for that there is no room either
+                pass
 
     def close(self):
         with self._lock:

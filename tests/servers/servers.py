@@ -305,13 +305,13 @@ def servers(tmp_path):
 class Daemon:
     """A bai-daemon on a pipe and a spool in the folder."""
 
-    def __init__(self, folder, *words, **options):
+    def __init__(self, folder, *words, program=(BAI_DAEMON,), **options):
         self.path = str(folder / "pipe")
         self.spool = self.path + ".spool"
         self.log = str(folder / "daemon.log")
         with open(self.log, "ab") as log:
             self.process = start(
-                [BAI_DAEMON] + [str(word) for word in words] + ["--fifo", self.path],
+                list(program) + list(words) + ["--fifo", self.path],
                 stderr=log,
                 **options,
             )
