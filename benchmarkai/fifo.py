@@ -73,6 +73,7 @@ class Fifo(object):
                     wait = _Wait(self, lines)
                 wait.index = index
                 self._recover(failure, descriptor, wait)
+                failure = None  # its traceback has this frame, which has it: a circle
 
     def _recover(self, failure, descriptor, wait):
         """Make the next write succeed, or raise a FifoError."""
@@ -106,6 +107,7 @@ class Fifo(object):
                 failure = error
             if failure is not None:
                 self._wait_for_reader(failure, wait)
+                failure = None  # as in write()
         if self._descriptor != -1:
             _replace(self._descriptor, descriptor)
             return

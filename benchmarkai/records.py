@@ -8,6 +8,7 @@ from benchmarkai.metrics import check_unique, show
 from benchmarkai.words import MOST_DIGITS, parse_words
 
 LONGEST = 1 << 20  # bytes of a record
+_TOO_LONG = "the record is longer than %d bytes: split it" % LONGEST
 
 _LONG_INTEGER = re.compile(r"(?<![0-9])[0-9]{%d}" % (MOST_DIGITS + 1))
 _BOM = b"\xef\xbb\xbf"
@@ -39,9 +40,9 @@ class Records(object):
     """Finds the records in a stream that comes in blocks.
 
     A record is a JSON object, on one line or on several, or a line of NAME=VALUE words.
-    feed() and end() return a list of (line, pairs, error): the number of the line where the
-    record begins, and either its (name, value) pairs or a ValueError. In place of the pairs
-    there may be a text: that of the lines to publish, one for each line from this one on.
+    feed() and end() return a list of (line, pairs, problem): the number of the line where the
+    record begins, and either its (name, value) pairs, or a text that says why it has none. In
+    place of the pairs there may be a text: the lines to publish, one for each from this one on.
 
     Metrics are flat, so a line that begins with "{", or that is a line of words, cannot be
     inside of an object: where one comes, the object before it was broken.
@@ -114,8 +115,9 @@ class Records(object):
             text = decode_utf8(line).strip(" \t")
         except UnicodeDecodeError as error:
             text = line.decode("utf-8", "replace").strip(" \t")
-            problem = ValueError(
-                "%s is not UTF-8 (byte %d): write it in UTF-8" % (show(text), error.start + 1)
+            problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (
+                show(text),
+                error.start + 1,
             )
         if text[:1] == "{":
             found = self._break_off()
@@ -143,15 +145,14 @@ class Records(object):
         record, self._object = self._object, None
         if record is None:
             return []
-        record.problem = record.problem or ValueError(
-            'the object that begins with %s is not closed: end it with "}"'
-            % show(record.lines[0][:80])
-        )
+        if record.problem is None:
+            begin = show(record.lines[0][:80])
+            record.problem = 'the object that begins with %s is not closed: end it with "}"' % begin
         return [_record(record.line, record.pairs)]
 
     def _refuse_long(self, line):
         if self._object is None or line[:16].lstrip()[:1] == b"{":
-            return self._break_off() + [(self.line, None, _too_long())]
+            return self._break_off() + [(self.line, None, _TOO_LONG)]
         self._object.refuse_long()
         return []
 
@@ -164,7 +165,7 @@ class _Object(object):
         self.lines = []
         self.size = 0
         self.depth = 0  # of the braces that are open
-        self.problem = None  # a ValueError
+        self.problem = None  # a text
 
     def add(self, text, problem):
         # Without escapes, every second part between quotes is outside of the strings.
@@ -180,12 +181,12 @@ class _Object(object):
             self.refuse_long()
 
     def refuse_long(self):
-        self.problem = _too_long()
+        self.problem = _TOO_LONG
         self.lines = []
 
     def pairs(self):
         if self.problem:
-            raise self.problem
+            raise ValueError(self.problem)
         return parse_object("\n".join(self.lines))
 
 
@@ -270,15 +271,12 @@ def _plain_words(whole):
     ]
 
 
-def _too_long():
-    return ValueError("the record is longer than %d bytes: split it" % LONGEST)
-
-
 def _record(line, parse, *arguments):
     try:
         return line, parse(*arguments), None
     except ValueError as error:
-        return line, None, error
+        # Not the error: its traceback would keep what is here for longer.
+        return line, None, str(error)
 
 
 def _words(text):

@@ -55,7 +55,7 @@ def publish_stream(sink, say):
                 try:
                     texts = lines(pairs, sink.longest)
                 except (TypeError, ValueError) as error:
-                    problem = error
+                    problem = str(error)
                 else:
                     batch.add(line, texts)
                     continue

@@ -31,7 +31,7 @@ def found_by(data, size):
             continue
         try:
             if problem:
-                raise problem
+                raise ValueError(problem)
             published.append((line, metrics.lines(pairs, 4096)))
         except (TypeError, ValueError) as error:
             refused.append((line, str(error)))

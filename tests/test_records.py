@@ -1,6 +1,7 @@
 # -*- coding: utf-8 -*-
 from __future__ import unicode_literals
 
+import gc
 import json
 
 import pytest
@@ -166,6 +167,19 @@ def test_the_first_line_without_a_record_is_known():
     assert records.waiting_line() == 2
     records.feed(b"}\n\n")
     assert records.waiting_line() == 6
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1\n{"b": 2}\n', b"a=x\n", b'{"a": x}\n', b"\xff\n"])
+def test_what_was_refused_leaves_nothing_for_the_garbage_collector(data):
+    gc.collect()
+    gc.disable()
+    try:
+        records = Records()
+        records.feed(data)
+        del records
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_an_object_is_found_as_soon_as_its_line_has_come():

@@ -9,7 +9,9 @@ from benchmarkai.metrics import show
 
 log = logging.getLogger("bai-daemon")
 
-TOOK, EMPTY, FULL = "took", "empty", "full"
+MUCH, LITTLE, EMPTY, FULL = "much", "little", "empty", "full"
+
+_MUCH = 1 << 15  # bytes
 
 _BETWEEN_SAMPLES = 1.0  # seconds between two log lines about refused lines
 
@@ -29,7 +31,7 @@ class Intake(object):
         self.refused = 0
 
     def take(self, pipe, at_any_size=False):
-        """Move what is in the pipe now; return TOOK, EMPTY, or FULL if it had to stay there.
+        """Move what is in the pipe; return how much that was, or FULL if it had to stay there.
 
         at_any_size: also where the spool is beyond its limit.
         """
@@ -51,7 +53,7 @@ class Intake(object):
         if self._was_full:
             self._was_full = False
             log.info("taking metrics again")
-        return TOOK
+        return MUCH if len(data) >= _MUCH else LITTLE
 
     def end(self):
         """Take what has come without a newline, as a line; return whether it could be kept."""

@@ -8,13 +8,14 @@ import subprocess
 import time
 
 from benchmarkai import emitter
-from benchmarkai.daemon.intake import EMPTY, FULL, TOOK, Intake
+from benchmarkai.daemon.intake import EMPTY, FULL, LITTLE, MUCH, Intake
 from benchmarkai.daemon.pipe import Pipe
 
 log = logging.getLogger("bai-daemon")
 
-_FULL_PAUSE = 0.1  # seconds between two looks whether the spool has room again
-_LOOK = 1.0  # seconds between two looks at the path and at the delivery
+# Seconds: until there may be room in the spool; until some more metrics have come, because what
+# many have in common costs more than they do; between two looks at the path and the delivery.
+_PAUSES = {FULL: 0.1, LITTLE: 0.02, EMPTY: 1.0}
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PASSED_ON = _STOPS + (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -70,9 +71,8 @@ class Service(object):
             self._delivery.start()
             state = EMPTY
             while not self._is_over():
-                if state != TOOK:
+                if state != MUCH:
                     self._wait(state)
-                    self._check_pipe()
                 state = self._intake.take(self._pipe)
         finally:
             self._drain(self._pipe)
@@ -103,9 +103,10 @@ class Service(object):
     def _wait(self, state):
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if state != FULL:
+        if state == EMPTY:
+            self._check_pipe()
             poll.register(self._pipe, select.POLLIN)
-        poll.poll((_FULL_PAUSE if state == FULL else _LOOK) * 1000)
+        poll.poll(_PAUSES[state] * 1000)
         try:
             os.read(self._wake, 4096)
         except BlockingIOError:
@@ -120,10 +121,10 @@ class Service(object):
     def _drain(self, pipe):
         pipe.end()
         end = time.monotonic() + self._shutdown_timeout
-        state = TOOK
-        while state == TOOK or (state == FULL and time.monotonic() < end):
+        state = MUCH
+        while state in (MUCH, LITTLE) or (state == FULL and time.monotonic() < end):
             if state == FULL:
-                time.sleep(_FULL_PAUSE)
+                time.sleep(_PAUSES[FULL])
             state = self._intake.take(pipe, at_any_size=True)
         if state == FULL or not self._intake.end():
             log.error("what is left in the pipe %r could not be kept", pipe.path)
