@@ -46,6 +46,14 @@ def check(folder, package, click):
     assert ("no click" in found) != click, found
     if click:
         run(bai_emit, "--version", cwd="/", env=environment)
+        bai_daemon = os.path.join(folder, "bin", "bai-daemon")
+        done = run(
+            *(bai_daemon, "stdout", "--", bai_emit, "alexnet.latency=0.42"),
+            stdout=subprocess.PIPE,
+            cwd="/",
+            env=environment,
+        )
+        assert b'"name": "alexnet.latency", "value": 0.42' in done.stdout, done.stdout
 
 
 def main(folder):

@@ -137,14 +137,27 @@ def test_a_broken_spool_is_put_aside_and_what_can_be_read_is_saved(path):
     assert spool.waiting() == count + 1
 
 
-def test_what_is_no_database_is_put_aside(path):
+def test_what_never_was_a_spool_is_refused_and_left(path):
     with open(path, "w") as file:
         file.write("something else" * 1000)
-    spool = spool_at(path)
-    with open(spool.salvaged[0]) as file:
+    os.chmod(path, 0o644)
+    with pytest.raises(SpoolError, match="is not a spool, and was left as it is"):
+        spool_at(path)
+    with open(path) as file:
         assert file.read() == "something else" * 1000
-    spool.add(METRICS)
-    assert shown(spool.oldest(100)) == METRICS
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+
+
+def test_an_empty_file_becomes_a_spool_of_its_owner_alone(path):
+    with open(path, "w"):
+        os.chmod(path, 0o644)
+    spool_at(path).add(METRICS)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_folder_that_is_not_there_is_an_error(path):
+    with pytest.raises(SpoolError, match="No such file or directory"):
+        spool_at(path + "/in/no/folder")
 
 
 def test_a_spool_of_a_newer_version_is_refused(path):

@@ -13,8 +13,8 @@ import click
 from benchmarkai import __version__, emitter
 from benchmarkai.daemon import backends
 from benchmarkai.daemon.delivery import Delivery
-from benchmarkai.daemon.pipe import PipeError
-from benchmarkai.daemon.service import CommandError, Service
+from benchmarkai.daemon.pipe import Pipe, PipeError
+from benchmarkai.daemon.service import CommandError, Service, Signals
 from benchmarkai.daemon.spool import Metric, Spool, SpoolError
 
 log = logging.getLogger("bai-daemon")
@@ -35,11 +35,11 @@ Each backend is a subcommand: see bai-daemon BACKEND --help.
 
 _EPILOG = """\b
 Exit codes:
-  0    everything was delivered
+  0    nothing is left to deliver
   1    something was not, and is kept in the spool; or the pipe or the spool cannot be used
   2    something in the words or the variables was refused
-  With a command: that of the command, but 1 where the command gave 0 and something was not
-  delivered; 126 and 127 if it cannot be started.
+  With a command: that of the command, but 1 where the command gave 0 and something was refused
+  or not delivered; 126 and 127 if it cannot be started.
 """
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -154,6 +154,15 @@ _COMMON = [
 ]
 
 
+def _parameters(decorators):
+    def function():
+        pass
+
+    for decorate in decorators:
+        decorate(function)
+    return function.__click_params__
+
+
 class _Group(click.Group):
     def list_commands(self, context):
         return backends.NAMES
@@ -180,39 +189,48 @@ def _command(name, backend):
         own = {option: options.pop(option) for option in list(options) if option not in common}
         context.exit(_run(context, name, backend, own, **options))
 
-    common = set()
+    common = {parameter.name for parameter in _parameters(_COMMON)}
     for decorate in reversed(_COMMON):
         run = decorate(run)
-    common = {parameter.name for parameter in run.__click_params__}
     for decorate in reversed(backend.options):
         run = decorate(run)
     return click.command(name, help=backend.__doc__, epilog=_EPILOG)(run)
 
 
 def _run(context, name, backend, own, command, fifo, spool, label, log_level, **settings):
+    if not command and sys.argv[-1:] == ["--"]:
+        raise click.UsageError("there is no command after --")
     _log_to_stderr(log_level)
+    backend = _made(name, backend, own, label)
+    signals = Signals(bool(command))
     folder = None
     given = context.get_parameter_source("fifo") == click.core.ParameterSource.COMMANDLINE
+    if command and not given:
+        folder = tempfile.mkdtemp(prefix="bai-daemon-")
+        fifo = os.path.join(folder, "pipe")
+    path = os.path.abspath(spool or fifo + ".spool")
     try:
-        backend = _made(name, backend, own, label)
-        if command and not given:
-            folder = tempfile.mkdtemp(prefix="bai-daemon-")
-            fifo = os.path.join(folder, "pipe")
-        spool = Spool(spool or fifo + ".spool", label, settings["spool_limit"])
-        if spool.salvaged:
-            log.error(
-                "the spool was broken: %d metrics of it were saved, what is left of it is in %r",
-                spool.salvaged[1],
-                spool.salvaged[0],
-            )
-        delivery = Delivery(spool, backend, settings["batch_size"], settings["flush_interval"])
-        service = Service(
-            fifo, settings["fifo_mode"], spool, delivery, settings["shutdown_timeout"]
-        )
+        pipe = Pipe(fifo, settings["fifo_mode"])
+        try:
+            spool = Spool(path, label, settings["spool_limit"])
+        except SpoolError:
+            pipe.end()
+            raise
     except (PipeError, SpoolError) as error:
         log.error("%s", error)
         return 1
-    log.info("reading %s, spool %s (%d waiting), to %s", fifo, spool.path, spool.waiting(), name)
+    if spool.salvaged:
+        log.error(
+            "the spool was broken: %d metrics of it were saved, what is left of it is in %r",
+            spool.salvaged[1],
+            spool.salvaged[0],
+        )
+    delivery = Delivery(spool, backend, settings["batch_size"], settings["flush_interval"])
+    service = Service(
+        signals, pipe, settings["fifo_mode"], spool, delivery, settings["shutdown_timeout"]
+    )
+    target = own.get("url") or own.get("gateway") or ""
+    log.info("from %s, spool %s (%d waiting), to %s %s", fifo, path, spool.waiting(), name, target)
     try:
         code = service.run(list(command))
     except CommandError as error:
@@ -240,22 +258,24 @@ def _made(name, backend, own, labels):
 
 def _end(context, service, delivery, spool, code, folder):
     summary = service.summary()
+    kept = summary["waiting"]
     if delivery.failure is not None:
         log.error("the delivery ended: %s", delivery.failure)
+    elif kept and delivery.problem is not None:
+        log.error("cannot deliver: %s", delivery.problem)
+    if kept:
+        log.error(
+            "%d metrics are kept in %s: send them with: %s",
+            kept,
+            spool.path,
+            _again(context, spool.path),
+        )
     log.info(
         "received %(received)d, delivered %(delivered)d, refused %(refused)d, waiting %(waiting)d",
         summary,
     )
-    kept = bool(summary["waiting"])
-    if kept:
-        log.warning(
-            "%d metrics are kept in %s: send them with: %s",
-            summary["waiting"],
-            spool.path,
-            _again(spool.path),
-        )
     spool.close()
-    undelivered = kept or delivery.failure is not None
+    undelivered = bool(kept) or delivery.failure is not None
     if folder is not None:
         undelivered = undelivered or bool(summary["refused"])
         if not undelivered:
@@ -267,20 +287,32 @@ def _end(context, service, delivery, spool, code, folder):
     return code or int(undelivered)
 
 
-def _again(spool):
-    words = sys.argv[1:]
-    if "--" in words:
-        words = words[: words.index("--")]
-    return " ".join(map(shlex.quote, ["bai-daemon"] + words + ["--spool", spool, "--", "true"]))
+def _again(context, spool):
+    """Return the command that delivers what is in the spool. It has no secrets."""
+    words = ["bai-daemon", context.info_name]
+    common = {parameter.name for parameter in _parameters(_COMMON)}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        default = source in (None, click.core.ParameterSource.DEFAULT)
+        if parameter.name not in common and not default and parameter.secondary_opts == []:
+            if not isinstance(parameter.type, click.File):
+                words += [parameter.opts[0], str(context.params[parameter.name])]
+    words += ["--spool", spool, "--shutdown-timeout", "60", "--", "true"]
+    return " ".join(map(shlex.quote, words))
+
+
+class _OneLine(logging.Formatter):
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def format(self, record):
+        return " ".join(super(_OneLine, self).format(record).split())
 
 
 def _log_to_stderr(level):
-    formatter = logging.Formatter("%(asctime)s bai-daemon %(levelname)s: %(message)s", None)
-    formatter.converter = time.gmtime
-    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
-    formatter.default_msec_format = "%s.%03dZ"
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    handler.setFormatter(_OneLine("%(asctime)s bai-daemon %(levelname)s: %(message)s"))
     log.addHandler(handler)
     # What the clients log comes in the log lines here, or is not for the user.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -14,7 +14,7 @@ _FOR_NOW = (Unavailable, SpoolFull)
 
 _FIRST_PAUSE = 0.5  # seconds between two tries, at the most
 _LONGEST_PAUSE = 30.0  # the same after many of them, if the server does not ask for more
-_LAST_PAUSE = 0.2  # seconds between two tries when the daemon is about to end
+_LAST_PAUSE = 0.5  # seconds between two tries when the daemon is about to end
 
 
 class Delivery(threading.Thread):
@@ -34,6 +34,7 @@ class Delivery(threading.Thread):
         self.delivered = 0
         self.refused = 0
         self.failure = None  # the error that ended it, if one did
+        self.problem = None  # why the last try failed
 
     def run(self):
         try:
@@ -129,6 +130,9 @@ class Delivery(threading.Thread):
         return result
 
     def _tell(self, failure, pause):
+        self.problem = failure
+        if self._ending.is_set():
+            return  # what it says at the end is enough
         log.warning(
             "cannot deliver: %s; %d metrics wait; next try in %.1f s",
             failure,

@@ -31,25 +31,52 @@ class CommandError(Exception):
         self.code = code
 
 
+class Signals(object):
+    """The signals that are caught from now on, instead of ending the process.
+
+    fileno() can be read as soon as one has come, a child's end among them.
+    """
+
+    def __init__(self, with_command):
+        self._come = []
+        self._wake, self._woken = os.pipe()
+        for end in (self._wake, self._woken):
+            os.set_blocking(end, False)
+        for number in _PASSED_ON if with_command else _STOPS:
+            signal.signal(number, lambda number, frame: self._come.append(number))
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+
+    def fileno(self):
+        return self._wake
+
+    def take(self):
+        """Return the numbers of those that have come since the last call."""
+        try:
+            while os.read(self._wake, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        come, self._come = self._come, []
+        return come
+
+
 class Service(object):
     """Takes metrics out of a pipe into a spool, and lets them be delivered from there.
 
-    path, mode: of the pipe.
+    mode: of the pipe, if it has to be made anew.
     shutdown_timeout: seconds for the delivery of what waits at the end.
     """
 
-    def __init__(self, path, mode, spool, delivery, shutdown_timeout):
+    def __init__(self, signals, pipe, mode, spool, delivery, shutdown_timeout):
+        self._signals = signals
         self._mode = mode
-        self._pipe = Pipe(path, mode)
+        self._pipe = pipe
         self._spool = spool
         self._delivery = delivery
         self._shutdown_timeout = shutdown_timeout
         self._intake = Intake(spool)
-        self._signals = []  # that have come
         self._child = None
-        self._wake, self._woken = os.pipe()
-        for end in (self._wake, self._woken):
-            os.set_blocking(end, False)
 
     def run(self, command):
         """Run until the command ends, or without one (an empty list) until a signal to stop.
@@ -58,10 +85,6 @@ class Service(object):
 
         Raises CommandError, and PipeError when somebody has put something else at its path.
         """
-        for number in _PASSED_ON if command else _STOPS:
-            signal.signal(number, lambda number, frame: self._signals.append(number))
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         try:
             if command:
                 env = dict(os.environ)
@@ -89,7 +112,7 @@ class Service(object):
         }
 
     def _is_over(self):
-        signals, self._signals = self._signals, []
+        signals = self._signals.take()
         if self._delivery.failure is not None and self._child is None:
             return True
         if self._child is None:
@@ -97,20 +120,17 @@ class Service(object):
         for number in signals:
             # The terminal has sent these to the command as well.
             if number not in (signal.SIGINT, signal.SIGQUIT) or not _in_foreground():
+                log.info("passing %s on to the command", signal.Signals(number).name)
                 self._child.send_signal(number)
         return self._child.poll() is not None
 
     def _wait(self, state):
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
         if state == EMPTY:
             self._check_pipe()
             poll.register(self._pipe, select.POLLIN)
         poll.poll(_PAUSES[state] * 1000)
-        try:
-            os.read(self._wake, 4096)
-        except BlockingIOError:
-            pass
 
     def _check_pipe(self):
         if not self._pipe.is_in_place():
@@ -134,7 +154,15 @@ class Service(object):
         self._intake.tell(now=True)
         end = time.monotonic() + self._shutdown_timeout
         self._delivery.finish()
-        while self._delivery.is_alive() and time.monotonic() < end and not self._signals:
+        if self._spool.waiting():
+            log.info(
+                "ending: %d metrics are left to deliver, for at most %g s (SIGTERM ends that too)",
+                self._spool.waiting(),
+                self._shutdown_timeout,
+            )
+        while self._delivery.is_alive() and time.monotonic() < end:
+            if set(self._signals.take()) & set(_STOPS):
+                break
             self._delivery.join(0.05)
         self._delivery.stop()
 

@@ -9,6 +9,8 @@ import time
 import uuid
 from collections import namedtuple
 
+_SQLITE = b"SQLite format 3\0"  # how its databases begin
+
 _LAYOUT = 1  # of the tables; PRAGMA user_version
 
 _TABLES = (
@@ -71,8 +73,11 @@ class Spool(object):
         self.salvaged = None  # the path of a broken spool, and how many metrics of it were saved
         for name in (path, path + "-wal", path + "-shm", self.refused_path):
             _check_own(name)
+        _check_kind(path)
         try:
             self._open()
+        except OSError as error:
+            raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise SpoolError(_explained(path, error))
@@ -85,8 +90,10 @@ class Spool(object):
         self._waiting = self._one("SELECT count(*) FROM metrics")[0]
 
     def _open(self):
-        if not os.path.exists(self.path):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
+        descriptor = os.open(self.path, flags, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
         self._database = sqlite3.connect(
             self.path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False
         )
@@ -267,8 +274,21 @@ def _check_own(path):
         raise SpoolError(
             "%r belongs to the user %d: give another spool (--spool)" % (path, status.st_uid)
         )
-    if status.st_mode & 0o077:
-        os.chmod(path, 0o600)
+
+
+def _check_kind(path):
+    """Raise SpoolError for a file that never was a spool, such as one named by mistake."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_SQLITE))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
+    if start and start != _SQLITE:
+        raise SpoolError(
+            "%r is not a spool, and was left as it is: give another one (--spool)" % path
+        )
 
 
 def _explained(path, error):

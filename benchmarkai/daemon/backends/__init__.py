@@ -60,11 +60,18 @@ def load(name):
 
 def option(name, text, **more):
     """Return a click option that may also be given by the variable BAI_DAEMON_NAME."""
+    more.setdefault("callback", _not_empty)
     return click.option(name, help=text, envvar=variable(name), show_envvar=True, **more)
 
 
 def variable(name):
     return "BAI_DAEMON_" + name.lstrip("-").upper().replace("-", "_")
+
+
+def _not_empty(context, parameter, value):
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
 
 
 def secret(name, text):

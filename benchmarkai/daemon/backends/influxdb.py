@@ -75,7 +75,8 @@ class Backend(BackendBase):
         except self._errors.HTTPError as error:
             failure = Unavailable(str(error))
         else:
-            check_answer(answer.status, answer.data.decode("utf-8", "replace"), answer.headers)
+            text = "%s: %s" % (self._url, answer.data.decode("utf-8", "replace"))
+            check_answer(answer.status, text, answer.headers)
             return
         raise failure
 

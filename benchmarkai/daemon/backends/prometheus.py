@@ -48,11 +48,13 @@ class Backend(BackendBase):
 
     def objection(self, metric):
         for name in metric.labels:
-            if not _LABEL.match(name) or name == "job":
+            if not _LABEL.match(name):
                 return (
                     "the label %r cannot be one of Prometheus: write it with letters, digits and _"
                     % name
                 )
+            if name == "job":
+                return "the label job is that of --job"
         valid = _valid(metric.name)
         if metric.id and self._originals.setdefault(valid, metric.name) != metric.name:
             return "it would become %s, which is %r already: rename it" % (
