@@ -28,16 +28,16 @@ setup(
     # half as long as all of Python's own start.
     scripts=["bin/bai-emit", "bin/bai-daemon"],
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
-    install_requires=["click>=7.0"],
+    install_requires=["click>=7.0", 'tenacity>=8; python_version >= "3.9"'],
     # The backends of the daemon; stdout needs none. The daemon needs Python 3.9.
     extras_require={
         # Version 8 speaks with the servers 8 and 9.
-        "elasticsearch": ["elasticsearch>=8,<9", "tenacity>=8"],
-        "opensearch": ["opensearch-py>=2.4", "tenacity>=8"],
-        "cloudwatch": ["boto3", "tenacity>=8"],
-        "prometheus": ["prometheus-client>=0.14", "tenacity>=8"],
-        "influxdb": ["influxdb-client>=1.36", "tenacity>=8"],
-        "otlp": ["opentelemetry-exporter-otlp-proto-http", "requests", "tenacity>=8"],
+        "elasticsearch": ["elasticsearch>=8,<9"],
+        "opensearch": ["opensearch-py>=2.4"],
+        "cloudwatch": ["boto3"],
+        "prometheus": ["prometheus-client>=0.14"],
+        "influxdb": ["influxdb-client>=1.36"],
+        "otlp": ["opentelemetry-exporter-otlp-proto-http>=1.15", "requests"],
     },
     options={"bdist_wheel": {"python_tag": "py2.py3"}},
     zip_safe=False,

@@ -165,7 +165,7 @@ def test_a_spool_of_a_newer_version_is_refused(path):
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(SpoolError, match="newer version"):
+    with pytest.raises(SpoolError, match="is not a spool of this version"):
         spool_at(path)
 
 
@@ -188,3 +188,79 @@ def test_the_refused_are_kept_as_lines_of_json(path):
     spool.refuse([{"line": "b"}])
     with open(path + ".refused") as file:
         assert [json.loads(line)["line"] for line in file] == ["ö\n", "b"]
+
+
+def test_what_was_added_and_not_taken_out_is_not_joined_to_its_own_end(path):
+    stream = b'{"x": 15}\n{"loss": 12}\n'
+    spool = spool_at(path)
+    spool.add([], stream[:6], stream[:6])
+    spool.add([("x", 15)], stream[10:18], stream[6:18])
+    spool.close()  # and the last bytes have not been taken out of the pipe
+    spool = spool_at(path)
+    spool.recall(stream[6:])
+    assert spool.rest + stream[6:] == stream
+    spool.close()
+    # They have been taken out.
+    spool = spool_at(path)
+    spool.recall(stream[18:])
+    assert spool.rest + stream[18:] == stream[10:]
+
+
+def test_a_journal_of_somebody_else_is_refused(path):
+    spool_at(path).close()
+    os.symlink("/dev/null", path + "-journal")
+    with pytest.raises(SpoolError, match="is not a regular file"):
+        spool_at(path)
+
+
+def test_a_database_of_another_kind_is_refused_and_left(path):
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE other (a)")
+    database.commit()
+    database.close()
+    with open(path, "rb") as file:
+        before = file.read()
+    with pytest.raises(SpoolError, match="is not a spool of this version, and was left"):
+        spool_at(path)
+    with open(path, "rb") as file:
+        assert file.read() == before
+
+
+def test_killed_while_a_broken_spool_is_saved_the_next_start_ends_it(path):
+    spool_at(path).close()
+    spool = spool_at(path + ".saved")
+    spool.add(METRICS)
+    spool.close()
+    spool = spool_at(path)
+    assert shown(spool.oldest(10)) == METRICS
+    assert os.path.exists(spool.salvaged[0])
+
+
+def test_metrics_whose_labels_were_broken_are_saved_without(path):
+    spool = spool_at(path, {"run": "42"})
+    spool.add(METRICS)
+    spool._database.execute("DELETE FROM labels")
+    assert shown(spool.oldest(10)) == METRICS
+    assert {str(metric.labels) for metric in spool.oldest(10)} == {"{}"}
+
+
+def test_a_spool_that_is_removed_is_made_anew_with_what_is_in_it(path):
+    spool = spool_at(path)
+    spool.add(METRICS, b"rest")
+    assert not spool.renew()
+    os.unlink(path)
+    assert spool.renew()
+    spool.add([("new", 1)], b"rest")
+    spool.close()
+    spool = spool_at(path)
+    assert shown(spool.oldest(10)) == METRICS + [("new", 1)]
+    assert spool.rest == b"rest"
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_at_the_path_of_the_refused_is_an_error(path, make):
+    spool = spool_at(path)
+    make(path + ".refused")
+    with pytest.raises(SpoolFull, match="cannot write"):
+        spool.refuse([{"line": "x"}])

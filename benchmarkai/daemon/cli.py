@@ -19,6 +19,9 @@ from benchmarkai.daemon.spool import Metric, Spool, SpoolError
 
 log = logging.getLogger("bai-daemon")
 
+if not hasattr(click.Context, "get_parameter_source"):
+    sys.exit("bai-daemon: it needs click 8 or newer: pip install --upgrade click")
+
 _HELP = """Take the metrics of benchmarks out of a named pipe, and deliver them to a metrics server.
 
 \b
@@ -80,6 +83,10 @@ def _labels(context, parameter, words):
         name, equals, value = word.partition("=")
         if not (name and equals and value):
             raise click.BadParameter("%r is not NAME=VALUE, such as run=42" % word)
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise click.BadParameter("%r is not UTF-8" % word)
         if name in labels:
             raise click.BadParameter("%r is given twice" % name)
         labels[name] = value
@@ -218,10 +225,12 @@ def _run(context, name, backend, own, command, fifo, spool, label, log_level, **
             raise
     except (PipeError, SpoolError) as error:
         log.error("%s", error)
+        if folder is not None:
+            shutil.rmtree(folder)
         return 1
     if spool.salvaged:
         log.error(
-            "the spool was broken: %d metrics of it were saved, what is left of it is in %r",
+            "the spool was broken: %s metrics of it were saved, what is left of it is in %r",
             spool.salvaged[1],
             spool.salvaged[0],
         )
@@ -236,9 +245,6 @@ def _run(context, name, backend, own, command, fifo, spool, label, log_level, **
     except CommandError as error:
         log.error("cannot run %r: %s", command[0], error)
         code = error.code
-    except PipeError as error:
-        log.error("%s", error)
-        code = 1
     return _end(context, service, delivery, spool, code, folder)
 
 
@@ -250,6 +256,8 @@ def _made(name, backend, own, labels):
             "%s is not installed: pip install 'benchmarkai-client-lib[%s]'"
             % (error.name or error, name)
         )
+    except Exception as error:  # whatever a client says to options that do not fit together
+        raise click.UsageError(str(error))
     problem = backend.objection(Metric("", 0, "name", 0.0, labels))
     if problem:
         raise click.UsageError("the labels cannot be sent: %s" % problem)
@@ -275,11 +283,11 @@ def _end(context, service, delivery, spool, code, folder):
         summary,
     )
     spool.close()
-    undelivered = bool(kept) or delivery.failure is not None
-    if folder is not None:
+    undelivered = bool(kept) or delivery.failure is not None or service.lost
+    if code is not None:
         undelivered = undelivered or bool(summary["refused"])
-        if not undelivered:
-            shutil.rmtree(folder)
+    if folder is not None and not undelivered:
+        shutil.rmtree(folder)
     if code is None:
         return int(undelivered)
     if code < 0:

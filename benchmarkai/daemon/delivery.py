@@ -1,17 +1,17 @@
 """From the spool to the server, in a thread of its own, as often as it takes."""
 
 import logging
-import random
 import threading
 import time
 
-from benchmarkai.daemon.backends import Rejected, Unavailable
+import tenacity
+
+from benchmarkai.daemon.backends import Broken, Rejected, Unavailable
 from benchmarkai.daemon.spool import SpoolFull
 
 log = logging.getLogger("bai-daemon")
 
-_FOR_NOW = (Unavailable, SpoolFull)
-
+_LOOK = 0.1  # seconds between two looks whether a batch is full
 _FIRST_PAUSE = 0.5  # seconds between two tries, at the most
 _LONGEST_PAUSE = 30.0  # the same after many of them, if the server does not ask for more
 _LAST_PAUSE = 0.5  # seconds between two tries when the daemon is about to end
@@ -45,12 +45,20 @@ class Delivery(threading.Thread):
                 elif self._ending.is_set():
                     return
                 if len(batch) < self._batch_size:
-                    self._ending.wait(self._flush_interval)
+                    self._wait_for_batch()
         except _Over:
             pass
         except Exception as error:
             self.failure = error
             log.debug("delivery ended", exc_info=True)
+
+    def _wait_for_batch(self):
+        end = time.monotonic() + self._flush_interval
+        while not self._ending.is_set() and time.monotonic() < end:
+            waiting = self._spool.waiting()
+            if waiting >= self._batch_size or (waiting and self._spool.full):
+                break
+            self._ending.wait(min(_LOOK, self._flush_interval))
 
     def finish(self):
         """End when nothing waits any more, with short pauses between tries."""
@@ -97,7 +105,7 @@ class Delivery(threading.Thread):
     def _send(self, metrics):
         """Send until the server has them; return those that it refuses, with its reasons."""
         try:
-            return self._keep_trying(self._backend.send, metrics) or []
+            return self._keep_trying(self._send_once, metrics) or []
         except Rejected as error:
             if len(metrics) == 1:
                 return [(metrics[0], str(error))]
@@ -105,39 +113,39 @@ class Delivery(threading.Thread):
         middle = len(metrics) // 2
         return self._send(metrics[:middle]) + self._send(metrics[middle:])
 
-    def _keep_trying(self, function, *arguments):
+    def _send_once(self, metrics):
         try:
-            return function(*arguments)
-        except _FOR_NOW as error:
-            failure = error
-        pause = max(failure.retry_after or 0.0, random.uniform(0.0, _FIRST_PAUSE))
-        self._tell(failure, pause)
-        self._pause(pause)
-        # Not before it is needed: stdout works without it.
-        import tenacity
+            return self._backend.send(metrics)
+        except (Unavailable, Rejected, Broken):
+            raise
+        except UnicodeError as error:  # a label that came as bytes of no encoding
+            failure = Rejected(str(error))
+        except Exception as error:
+            log.debug("unexpected", exc_info=True)
+            failure = Unavailable("%s: %s" % (type(error).__name__, error))
+        raise failure
 
-        jitter = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+    def _keep_trying(self, function, *arguments):
         retrying = tenacity.Retrying(
-            wait=lambda state: max(state.outcome.exception().retry_after or 0.0, jitter(state)),
-            retry=tenacity.retry_if_exception_type(_FOR_NOW),
-            before_sleep=lambda state: self._tell(
-                state.outcome.exception(), state.next_action.sleep
-            ),
+            wait=_pause_before_next,
+            retry=tenacity.retry_if_exception_type((Unavailable, SpoolFull)),
+            before_sleep=self._tell,
             sleep=self._pause,
         )
         result = retrying(function, *arguments)
-        log.info("delivering again")
+        if retrying.statistics["attempt_number"] > 1:
+            log.info("delivering again")
         return result
 
-    def _tell(self, failure, pause):
-        self.problem = failure
+    def _tell(self, state):
+        self.problem = state.outcome.exception()
         if self._ending.is_set():
             return  # what it says at the end is enough
         log.warning(
             "cannot deliver: %s; %d metrics wait; next try in %.1f s",
-            failure,
+            self.problem,
             self._spool.waiting(),
-            pause,
+            state.next_action.sleep,
         )
 
     def _pause(self, seconds):
@@ -147,6 +155,13 @@ class Delivery(threading.Thread):
             self._over.wait(max(0.0, min(_LAST_PAUSE, end - time.monotonic())))
         if self._over.is_set():
             raise _Over()
+
+
+_jitter = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+
+
+def _pause_before_next(state):
+    return max(state.outcome.exception().retry_after or 0.0, _jitter(state))
 
 
 class _Over(Exception):

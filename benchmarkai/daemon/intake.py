@@ -25,6 +25,8 @@ class Intake(object):
     def __init__(self, spool):
         self._spool = spool
         self._was_full = False
+        self._is_first = True
+        self._refused = []  # (line, reason) in the file for them, while the others are not kept
         self._untold = []  # (line, reason) of lines refused since the last log line about them
         self._told = 0.0
         self.received = 0
@@ -36,18 +38,26 @@ class Intake(object):
         at_any_size: also where the spool is beyond its limit.
         """
         self.tell()
-        reason = None if at_any_size else self._spool.fullness()
+        try:
+            if self._spool.renew():
+                log.error("the spool %r was removed: it was made anew", self._spool.path)
+            reason = None if at_any_size else self._spool.fullness()
+        except SpoolFull as error:
+            reason = error
         if reason:
             self._say_full(reason)
             return FULL
         data = pipe.peek()
         if not data:
             return EMPTY
+        if self._is_first:
+            self._is_first = False
+            self._spool.recall(data)
         whole = self._spool.rest + data
         end = whole.rfind(b"\n") + 1
         if len(whole) - end > LONGEST:
             end = len(whole)
-        if not self._keep(whole[:end], whole[end:]):
+        if not self._keep(whole[:end], whole[end:], data):
             return FULL
         pipe.consume(data)
         if self._was_full:
@@ -73,15 +83,17 @@ class Intake(object):
             self._untold = []
             self._told = time.monotonic()
 
-    def _keep(self, data, rest):
-        metrics, refused = parse_lines(data)
+    def _keep(self, lines, rest, data=b""):
+        metrics, refused = parse_lines(lines)
         try:
-            if refused:
+            if refused and refused != self._refused:
                 self._spool.refuse([_entry(line, reason) for line, reason in refused])
-            self._spool.add(metrics, rest)
+                self._refused = refused
+            self._spool.add(metrics, rest, data)
         except SpoolFull as error:
             self._say_full(error)
             return False
+        self._refused = []
         self.received += len(metrics)
         self.refused += len(refused)
         self._untold.extend(refused)

@@ -34,11 +34,13 @@ class Pipe(object):
         self.path = path
         self.made = False
         self._held = b""  # what has been read, where there is no tee(2)
-        self._left = None  # bytes that are still to be taken, after the end
+        self._left = None  # bytes that are still to be taken from a pipe that was there, at its end
+        self._full = False  # the pipe was made here, and is at its end
+        self._done = False  # all of it was taken
         self._tee = getattr(ctypes.CDLL(None, use_errno=True), "tee", None)
         try:
             try:
-                os.mkfifo(path, 0o600)
+                _make(path, mode)
                 self.made = True
             except FileExistsError:
                 self._check(os.lstat(path))
@@ -49,16 +51,17 @@ class Pipe(object):
             self._lock()
             status = os.fstat(self._descriptor)
             self._check(status)
-            if self.made or (status.st_uid == os.geteuid() and _others_read(status)):
+            if status.st_uid == os.geteuid() and _others_read(status):
                 os.fchmod(self._descriptor, mode)
         except OSError as failure:
             raise PipeError(
                 "cannot use the pipe %r: %s: look at the path and its permissions"
                 % (path, os.strerror(failure.errno))
             )
-        size = _enlarge(self._descriptor)
+        # What the copy has no room for cannot be seen: it gets at least as much as the pipe.
         self._copy, self._copy_end = os.pipe()
-        self._most = min(size, _enlarge(self._copy_end))
+        self._most = _enlarge(self._copy_end, _ROOM)
+        _enlarge(self._descriptor, self._most)
 
     def fileno(self):
         return self._descriptor
@@ -72,6 +75,8 @@ class Pipe(object):
 
     def peek(self):
         """Return what is in the pipe, or as much of it as can be shown at once."""
+        if self._done:
+            return b""
         if self._tee is None:
             self._held = self._held or self._read(self._descriptor, _ROOM)
             return self._held
@@ -86,32 +91,45 @@ class Pipe(object):
     def consume(self, data):
         """Take these bytes, which peek() has shown."""
         self._held = b""
+        if self._full:
+            # Out of a pipe that nobody may write any more nothing is taken: that would make room.
+            self._done = True
+            return
+        if self._tee is not None:
+            self._read(self._descriptor, len(data))
         if self._left is not None:
             self._left -= len(data)
-        if self._tee is not None and self._left != 0:
-            self._read(self._descriptor, len(data))
+            self._done = not self._left
 
     def end(self):
-        """Let nobody write any more, if the pipe was made here; what is in it can be taken.
+        """Let no more be written, if the pipe was made here; what is in it now can be taken.
 
-        Whoever has it open finds it full until it is closed, and then opens the path anew: nothing
-        can get into it and be lost.
+        Whoever has it open finds it full of newlines until it is closed, and then opens the path
+        anew: nothing can get into it and be lost. A pipe that was there before goes on without
+        this daemon: what is written to it from now on is for the next reader.
         """
         if not self.made:
+            self._left = self._count()
+            self._done = not self._left
             return
         if self.is_in_place():
             os.unlink(self.path)
         if self._tee is None:
             return
-        filled = 0
         for filler in (b"\n" * select.PIPE_BUF, b"\n"):
             try:
                 while True:
-                    filled += os.write(self._descriptor, filler)
+                    os.write(self._descriptor, filler)
             except BlockingIOError:
                 pass
-        waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
-        self._left = int.from_bytes(waiting, sys.byteorder) - filled
+        self._full = True
+
+    def _count(self):
+        """Return how many bytes are in the pipe."""
+        if self._held:
+            return len(self._held)
+        count = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
 
     def close(self):
         for descriptor in (self._descriptor, self._copy, self._copy_end):
@@ -155,9 +173,18 @@ def _others_read(status):
     return bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
-def _enlarge(descriptor):
+def _make(path, mode):
+    # At once with its mode: who is not allowed to open a pipe does not wait until it is.
+    old = os.umask(0)
+    try:
+        os.mkfifo(path, mode)
+    finally:
+        os.umask(old)
+
+
+def _enlarge(descriptor, size):
     """Give the pipe more room where the system lets us, and return how much it has."""
     try:
-        return fcntl.fcntl(descriptor, _SET_SIZE, _ROOM)
+        return fcntl.fcntl(descriptor, _SET_SIZE, size)
     except OSError:
         return 1 << 16

@@ -9,7 +9,7 @@ import time
 
 from benchmarkai import emitter
 from benchmarkai.daemon.intake import EMPTY, FULL, LITTLE, MUCH, Intake
-from benchmarkai.daemon.pipe import Pipe
+from benchmarkai.daemon.pipe import Pipe, PipeError
 
 log = logging.getLogger("bai-daemon")
 
@@ -43,7 +43,8 @@ class Signals(object):
         for end in (self._wake, self._woken):
             os.set_blocking(end, False)
         for number in _PASSED_ON if with_command else _STOPS:
-            signal.signal(number, lambda number, frame: self._come.append(number))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, lambda number, frame: self._come.append(number))
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
 
@@ -77,17 +78,20 @@ class Service(object):
         self._shutdown_timeout = shutdown_timeout
         self._intake = Intake(spool)
         self._child = None
+        self._misplaced = False
+        self.lost = False  # something in the pipe could not be kept
 
     def run(self, command):
         """Run until the command ends, or without one (an empty list) until a signal to stop.
 
         Return the exit code of the command, or None.
 
-        Raises CommandError, and PipeError when somebody has put something else at its path.
+        Raises CommandError.
         """
         try:
             if command:
-                env = dict(os.environ)
+                # The daemon's own settings, secrets among them, are no business of the command.
+                env = {k: v for k, v in os.environ.items() if not k.startswith("BAI_DAEMON_")}
                 env[emitter.MODE] = "fifo"
                 env[emitter.FIFO_PATH] = os.path.abspath(self._pipe.path)
                 self._child = _started(command, env)
@@ -134,8 +138,16 @@ class Service(object):
 
     def _check_pipe(self):
         if not self._pipe.is_in_place():
-            log.warning("the pipe %r was removed: making it anew", self._pipe.path)
-            old, self._pipe = self._pipe, Pipe(self._pipe.path, self._mode)
+            try:
+                new = Pipe(self._pipe.path, self._mode)
+            except PipeError as error:
+                if not self._misplaced:
+                    self._misplaced = True
+                    log.error("the pipe was removed, and cannot be made anew: %s", error)
+                return
+            self._misplaced = False
+            log.warning("the pipe %r was removed: it was made anew", new.path)
+            old, self._pipe = self._pipe, new
             self._drain(old)
 
     def _drain(self, pipe):
@@ -147,6 +159,7 @@ class Service(object):
                 time.sleep(_PAUSES[FULL])
             state = self._intake.take(pipe, at_any_size=True)
         if state == FULL or not self._intake.end():
+            self.lost = True
             log.error("what is left in the pipe %r could not be kept", pipe.path)
         pipe.close()
 

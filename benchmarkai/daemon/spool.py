@@ -1,24 +1,32 @@
 """The spool: a SQLite database in which metrics wait until the server has taken them."""
 
+import errno
+import hashlib
 import json
 import os
 import sqlite3
 import stat
 import threading
 import time
-import uuid
 from collections import namedtuple
+
+from benchmarkai.stdout import write_all
 
 _SQLITE = b"SQLite format 3\0"  # how its databases begin
 
 _LAYOUT = 1  # of the tables; PRAGMA user_version
 
+# state: of the one row, id makes those of the metrics, last is the time of the last one, rest what
+# came after the last newline; before, size and digest are of the add() that made it.
 _TABLES = (
     """
+BEGIN;
 CREATE TABLE metrics (time INTEGER PRIMARY KEY, name TEXT, value, labels INTEGER);
 CREATE TABLE labels (id INTEGER PRIMARY KEY, json TEXT UNIQUE);
-CREATE TABLE state (id TEXT, last INTEGER, rest BLOB);
+CREATE TABLE state (id TEXT, last INTEGER, rest BLOB, before BLOB, size INTEGER, digest BLOB);
+INSERT INTO state VALUES (lower(hex(randomblob(16))), 0, x'', x'', 0, x'');
 PRAGMA user_version = %d;
+COMMIT;
 """
     % _LAYOUT
 )
@@ -68,87 +76,130 @@ class Spool(object):
         self.path = path
         self.refused_path = path + ".refused"
         self.limit = limit
+        self.full = False  # what fullness() said last
+        self.salvaged = None  # the path of a broken spool, and how many metrics of it were saved
         self._clock = clock
         self._lock = threading.RLock()
-        self.salvaged = None  # the path of a broken spool, and how many metrics of it were saved
-        for name in (path, path + "-wal", path + "-shm", self.refused_path):
-            _check_own(name)
+        self._labels_text = json.dumps(labels, sort_keys=True)
+        for ending in ("", "-wal", "-shm", "-journal", ".refused", ".new", ".saved"):
+            _check_own(path + ending)
         _check_kind(path)
         try:
-            self._open()
+            self._end_salvage()
+            try:
+                self._open()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self._salvage()
         except OSError as error:
             raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise SpoolError(_explained(path, error))
-            self._salvage()
-        self._id, self._last, self.rest = self._one("SELECT id, last, rest FROM state")
-        text = json.dumps(labels, sort_keys=True)
-        with self._lock, self._database:
-            self._database.execute("INSERT OR IGNORE INTO labels (json) VALUES (?)", (text,))
-        self._labels = self._one("SELECT id FROM labels WHERE json = ?", text)[0]
-        self._waiting = self._one("SELECT count(*) FROM metrics")[0]
+            raise SpoolError(_explained(path, error))
 
     def _open(self):
-        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
-        descriptor = os.open(self.path, flags, 0o600)
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-        self._database = sqlite3.connect(
-            self.path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False
-        )
-        run = self._database.execute
-        run("PRAGMA locking_mode = EXCLUSIVE")
-        layout = self._one("PRAGMA user_version")[0]
-        if layout not in (0, _LAYOUT):
-            raise SpoolError(
-                "the spool %r is of a newer version: give another one (--spool)" % self.path
-            )
-        if layout == 0:
-            run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
-        run("BEGIN IMMEDIATE")  # takes the lock, which another daemon may have
-        run("COMMIT")
-        if layout == 0:
-            self._database.executescript("BEGIN;" + _TABLES + "COMMIT;")
-            with self._database:
-                run("INSERT INTO state VALUES (?, 0, ?)", (uuid.uuid4().hex, b""))
+        self._database = _connected(self.path)
         problem = self._one("PRAGMA quick_check(1)")[0]
         if problem != "ok":
+            self._database.close()
             raise sqlite3.DatabaseError(problem)
+        with self._database:
+            self._database.execute(
+                "INSERT OR IGNORE INTO labels (json) VALUES (?)", (self._labels_text,)
+            )
+        self._labels = self._one("SELECT id FROM labels WHERE json = ?", self._labels_text)[0]
+        self._waiting = self._one("SELECT count(*) FROM metrics")[0]
+        self._id, self._last, self.rest, self._before, self._size, self._digest = self._one(
+            "SELECT * FROM state"
+        )
 
     def _salvage(self):
-        """Put the broken database aside, and take over what can be read of it."""
-        broken = "%s.broken-%d" % (self.path, self._clock())
-        self._database.close()
-        for ending in ("", "-wal", "-shm"):
-            if os.path.exists(self.path + ending):
-                os.rename(self.path + ending, broken + ending)
-        self._open()
+        """Put the broken database aside, and take over what can be read of it.
+
+        Killed in between, the next start begins again, or ends what _end_salvage() began.
+        """
+        new = self.path + ".new"
+        if os.path.exists(new):
+            os.unlink(new)
+        database = _connected(new)
+        old = sqlite3.connect(self.path)
         count = 0
-        old = sqlite3.connect(broken)
-        try:
-            for row in old.execute("SELECT id, json FROM labels"):
-                self._database.execute("INSERT INTO labels VALUES (?, ?)", row)
-            last = 0
-            for row in old.execute("SELECT time, name, value, labels FROM metrics ORDER BY time"):
-                self._database.execute("INSERT INTO metrics VALUES (?, ?, ?, ?)", row)
-                count += 1
-                last = row[0]
-                self._database.execute("UPDATE state SET last = ?", (last,))
-            rest = old.execute("SELECT rest FROM state").fetchone()
-            self._database.execute("UPDATE state SET rest = ?", rest)
-        except sqlite3.DatabaseError:
-            pass  # here it breaks off
+        for query, copy in (
+            ("SELECT id, json FROM labels", "INSERT INTO labels VALUES (?, ?)"),
+            (
+                "SELECT time, name, value, labels FROM metrics ORDER BY time",
+                "INSERT INTO metrics VALUES (?, ?, ?, ?)",
+            ),
+            ("SELECT last, rest FROM state", "UPDATE state SET last = ?, rest = ?"),
+        ):
+            try:
+                for row in old.execute(query):
+                    database.execute(copy, row)
+            except sqlite3.DatabaseError:
+                pass  # here it breaks off
         old.close()
-        self._database.commit()
+        database.execute(
+            "UPDATE state SET last = max(last, (SELECT ifnull(max(time), 0) FROM metrics))"
+        )
+        count = database.execute("SELECT count(*) FROM metrics").fetchone()[0]
+        database.commit()
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.close()
+        os.rename(new, self.path + ".saved")
+        broken = self._end_salvage()
+        self._open()
         self.salvaged = (broken, count)
 
-    def add(self, metrics, rest=b""):
+    def _end_salvage(self):
+        """Let the database that was saved take the place of the broken one, if there is one."""
+        if not os.path.exists(self.path + ".saved"):
+            return None
+        broken = "%s.broken-%d" % (self.path, self._clock())
+        for ending in ("-wal", "-shm", "-journal", ""):
+            if os.path.exists(self.path + ending):
+                os.rename(self.path + ending, broken + ending)
+        os.rename(self.path + ".saved", self.path)
+        self.salvaged = (broken, None)
+        return broken
+
+    def renew(self):
+        """Make the file anew if somebody has removed it; return whether it was so.
+
+        Raises SpoolFull when it cannot be made.
+        """
+        if os.path.exists(self.path):
+            return False
+        with self._lock:
+            old = os.umask(0o077)
+            try:
+                self._database.execute("VACUUM INTO ?", (self.path,))
+                self._database.close()
+                for ending in ("-wal", "-shm"):
+                    if os.path.exists(self.path + ending):
+                        os.unlink(self.path + ending)
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                raise SpoolFull("the spool %r was removed: %s" % (self.path, error))
+            finally:
+                os.umask(old)
+        return True
+
+    def recall(self, data):
+        """Let the rest be what it was before the last add(), if the data are what it was given.
+
+        To be called with the first bytes of the pipe: a daemon that was killed after add() has
+        not taken them out. They are added again, and must not be joined to their own end.
+        """
+        seen = data[: self._size]
+        if self._size and hashlib.sha256(seen).digest() == self._digest:
+            self.rest = self._before
+        self._size = 0
+
+    def add(self, metrics, rest=b"", data=b""):
         """Keep the metrics, and the bytes that came after them, which end in no newline yet.
 
         metrics: (name, value) pairs.
+        data: what was read.
 
         Raises SpoolFull, and then has kept nothing.
         """
@@ -161,11 +212,17 @@ class Spool(object):
                     value = str(value)
                 rows.append((moment, name, value, self._labels))
             last = moment if rows else self._last
+            state = (last, rest, b"", 0, b"")
+            if rest or self.rest:
+                state = (last, rest, self.rest, len(data), hashlib.sha256(data).digest())
             try:
                 with self._database:
                     self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
-                    self._database.execute("UPDATE state SET last = ?, rest = ?", (last, rest))
-            except sqlite3.OperationalError as error:
+                    self._database.execute(
+                        "UPDATE state SET last = ?, rest = ?, before = ?, size = ?, digest = ?",
+                        state,
+                    )
+            except sqlite3.Error as error:
                 raise SpoolFull("the spool %r takes nothing: %s" % (self.path, error))
             self._last = last
             self.rest = rest
@@ -175,8 +232,8 @@ class Spool(object):
         """Return up to that many of the metrics that have waited longest."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT time, name, value, json FROM metrics JOIN labels ON labels = id "
-                "ORDER BY time LIMIT ?",
+                "SELECT time, name, value, ifnull(json, '{}') FROM metrics "
+                "LEFT JOIN labels ON labels = id ORDER BY time LIMIT ?",
                 (count,),
             ).fetchall()
         known = {}
@@ -198,26 +255,34 @@ class Spool(object):
         with self._lock:
             try:
                 with self._database:
-                    self._database.execute(
+                    removed = self._database.execute(
                         "DELETE FROM metrics WHERE time BETWEEN ? AND ?",
                         (metrics[0].time, metrics[-1].time),
-                    )
-                self._waiting -= len(metrics)
-                if self._one("PRAGMA freelist_count")[0] > 1000:
-                    self._database.execute("PRAGMA incremental_vacuum(1000)").fetchall()
-            except sqlite3.OperationalError as error:
+                    ).rowcount
+            except sqlite3.Error as error:
                 raise SpoolFull("the spool %r takes nothing: %s" % (self.path, error))
+            self._waiting -= removed
+            if self._one("PRAGMA freelist_count")[0] > 1000:
+                self._give_back("incremental_vacuum(1000)")
 
     def refuse(self, entries):
         """Keep what was refused, each a dict, in the file for it.
 
         Raises SpoolFull when the disk has no room for it.
         """
-        text = "".join(json.dumps(entry) + "\n" for entry in entries)
-        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+        data = "".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii")
+        # Somebody may have put a pipe there: not waiting for its reader is an error.
+        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with os.fdopen(os.open(self.refused_path, flags, 0o600), "a") as file:
-                file.write(text)
+            with os.fdopen(os.open(self.refused_path, flags, 0o600), "ab", 0) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                    raise OSError(errno.EPERM, "it is not a regular file of this user")
+                try:
+                    write_all(file.fileno(), data)
+                except OSError:
+                    os.ftruncate(file.fileno(), status.st_size)
+                    raise
         except OSError as error:
             raise SpoolFull("cannot write %r: %s" % (self.refused_path, error.strerror))
 
@@ -227,27 +292,32 @@ class Spool(object):
 
     def fullness(self):
         """Return why no more should be added for now, or None."""
+        reason = self._fullness()
+        self.full = reason is not None
+        return reason
+
+    def _fullness(self):
         used = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]
         if used * self._one("PRAGMA page_size")[0] >= self.limit:
             return "the spool %r has reached its limit" % self.path
         if self._disk_is_full():
-            self._shrink()
+            self._give_back("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
             if self._disk_is_full():
                 left = _LEFT_FREE >> 20
                 return "the disk of the spool %r has less than %d MiB left" % (self.path, left)
         return None
 
     def _disk_is_full(self):
-        disk = os.statvfs(self.path)
+        disk = os.statvfs(os.path.dirname(self.path) or ".")
         return disk.f_bavail * disk.f_frsize < _LEFT_FREE
 
-    def _shrink(self):
-        """Give back what removing has left empty."""
+    def _give_back(self, *pragmas):
+        """Give back to the disk what removing has left empty, if there is room to do it."""
         with self._lock:
             try:
-                for pragma in ("incremental_vacuum", "wal_checkpoint(TRUNCATE)"):
+                for pragma in pragmas:
                     self._database.execute("PRAGMA " + pragma).fetchall()
-            except sqlite3.OperationalError:  # for that there is no room either
+            except sqlite3.OperationalError:
                 pass
 
     def close(self):
@@ -257,6 +327,39 @@ class Spool(object):
     def _one(self, query, *parameters):
         with self._lock:
             return self._database.execute(query, parameters).fetchone()
+
+
+def _connected(path):
+    """Return a connection that nobody else can have, to a database with our tables."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+    database = sqlite3.connect(
+        path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False
+    )
+    run = database.execute
+    try:
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        layout = run("PRAGMA user_version").fetchone()[0]
+        others = run("SELECT count(*) FROM sqlite_master").fetchone()[0] if layout == 0 else 0
+        if layout not in (0, _LAYOUT) or others:
+            raise SpoolError(
+                "%r is not a spool of this version, and was left as it is: give another one "
+                "(--spool)" % path
+            )
+        if layout == 0:
+            run("PRAGMA auto_vacuum = INCREMENTAL")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
+        run("BEGIN IMMEDIATE")  # takes the lock, which another daemon may have
+        run("COMMIT")
+        if layout == 0:
+            database.executescript(_TABLES)
+    except Exception:
+        database.close()
+        raise
+    return database
 
 
 def _check_own(path):

@@ -238,6 +238,12 @@ class Proxy:
                 if fault == "drop":
                     self.close_connection = True
                     return
+                if fault == "cut":
+                    self.wfile.write(
+                        b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx"
+                    )
+                    self.close_connection = True
+                    return
                 if fault == "slow":
                     time.sleep(1)
                 target_connection = http.client.HTTPConnection("127.0.0.1", target.port)

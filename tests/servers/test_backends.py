@@ -119,6 +119,47 @@ def test_what_is_sent_twice_is_there_once(servers, daemons, kind, name):  # noqa
     assert json.loads(request(server.url + "/job-metrics/_count"))["count"] == 2
 
 
+WORDS = {
+    InfluxDB: ["influxdb", "--database", "benchmarks", "--url"],
+    Noida: ["elasticsearch", "--url"],
+    Osmem: ["opensearch", "--url"],
+    Oteltap: ["otlp", "--url"],
+    Pushgateway: ["prometheus", "--gateway"],
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+@pytest.mark.parametrize(
+    "fault",
+    [(302, {"Location": "/login"}), (200, {"Content-Type": "text/html"}), (500, {}), "drop", "cut"],
+    ids=str,
+)
+def test_what_is_no_answer_of_the_server_is_not_taken_for_one(servers, daemons, kind, fault):  # noqa: F811
+    if kind is Pushgateway and fault[0] == 200:
+        pytest.skip("a Pushgateway says nothing but 200")
+    server = servers(kind)
+    proxy = servers(Proxy, server, lambda number: fault if number <= 2 else None)
+    daemon = daemons(*WORDS[kind], proxy.url)
+    daemon.emit("a=1")
+    wait_until(lambda: len(proxy.bodies) > 2)
+    assert daemon.stop() == 0, daemon.logged()
+    assert proxy.harmed == 2
+    assert "delivered 1, refused 0, waiting 0" in daemon.logged()
+    assert "cannot deliver" in daemon.logged() or kind is Oteltap
+    if kind is not Oteltap:
+        assert "delivering again" in daemon.logged()
+
+
+def test_influxdb_does_not_mix_names_with_backslashes(servers, daemons):  # noqa: F811
+    server = servers(InfluxDB)
+    daemon = daemons("influxdb", "--url", server.url, "--database", "benchmarks")
+    names = ["a\\,b", "a,b", "a\\b", "a b", "a\\ b", "c\\", "#d"]
+    daemon.emit(stdin=json.dumps({name: n for n, name in enumerate(names)}).encode())
+    assert daemon.stop() == 0
+    assert sorted(point[0] for point in server.points()) == sorted(["a,b", "a\\b", "a b"])
+    assert "delivered 3, refused 4" in daemon.logged()
+
+
 def test_opensearch_puts_aside_what_the_index_cannot_hold(servers, daemons):  # noqa: F811
     server = servers(Osmem)
     mapping = {"mappings": {"properties": {"labels": {"type": "long"}}}}

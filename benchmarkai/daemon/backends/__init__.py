@@ -1,7 +1,9 @@
 """What a backend is, and which there are."""
 
+import email.utils
 import importlib
 import os
+import time
 
 import click
 
@@ -9,6 +11,8 @@ import click
 NAMES = ["stdout", "elasticsearch", "opensearch", "cloudwatch", "prometheus", "influxdb", "otlp"]
 
 TIMEOUT = 30  # seconds that a request may take
+
+_LONGEST_RETRY_AFTER = 3600.0  # seconds
 
 
 class Unavailable(Exception):
@@ -24,6 +28,10 @@ class Unavailable(Exception):
 
 class Rejected(Exception):
     """The server will never take these metrics as they are: one of them at least is bad."""
+
+
+class Broken(Exception):
+    """The backend cannot go on: the daemon ends, and keeps the metrics."""
 
 
 class BackendBase(object):
@@ -49,7 +57,7 @@ class BackendBase(object):
         It may return a list of (metric, reason): those that the server refused for good.
 
         Raises Unavailable, or Rejected if it cannot tell which of them the server refuses; what
-        it did take of them is sent again.
+        it did take of them is sent again. Other errors are taken for Unavailable.
         """
         raise NotImplementedError
 
@@ -107,23 +115,19 @@ def url(default, text, name="--url"):
 
 
 def retry_after(headers):
-    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), or None."""
-    from email.utils import parsedate_to_datetime
-
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), an hour at most, or None."""
     value = (headers or {}).get("Retry-After")
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        then = parsedate_to_datetime(value)
-        import datetime
-
-        return max(0.0, (then - datetime.datetime.now(then.tzinfo)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+        try:
+            then = email.utils.parsedate_to_datetime(value)
+            seconds = then.timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER) if seconds == seconds else None
 
 
 def check_answer(status, reason, headers=None):

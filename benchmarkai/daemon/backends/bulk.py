@@ -72,12 +72,13 @@ class BulkBackend(BackendBase):
 
 def _refused(metrics, answer):
     refused = []
-    items = answer["items"]
-    if len(items) != len(metrics):
-        raise Unavailable("the answer has %d items for %d metrics" % (len(items), len(metrics)))
-    for metric, item in zip(metrics, items):
-        result = item["create"]
-        status = result["status"]
+    try:
+        results = [(item["create"]["status"], item["create"]) for item in answer["items"]]
+    except (KeyError, TypeError):
+        results = []
+    if len(results) != len(metrics):
+        raise Unavailable("the answer has %d items for %d metrics" % (len(results), len(metrics)))
+    for metric, (status, result) in zip(metrics, results):
         if status < 300 or status == _HERE_ALREADY:
             continue
         reason = "HTTP %d: %s" % (status, _reason(result.get("error")))

@@ -93,8 +93,10 @@ class Backend(BackendBase):
         try:
             if self._client is None:
                 self._client = self._session.client("cloudwatch", config=self._config)
-            self._client.put_metric_data(Namespace=self._namespace, MetricData=data)
-            return
+            answer = self._client.put_metric_data(Namespace=self._namespace, MetricData=data)
+            if answer["ResponseMetadata"].get("RequestId"):
+                return
+            failure = Unavailable("the answer is not one of CloudWatch")
         except self._errors.ClientError as error:
             answer = error.response.get("ResponseMetadata", {})
             code = error.response.get("Error", {}).get("Code", "")

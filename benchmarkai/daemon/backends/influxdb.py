@@ -1,3 +1,6 @@
+import re
+from urllib.parse import urlencode
+
 from benchmarkai.daemon.backends import (
     TIMEOUT,
     BackendBase,
@@ -7,6 +10,8 @@ from benchmarkai.daemon.backends import (
     secret,
     url,
 )
+
+_AMBIGUOUS = re.compile(r"\\[,= ]")
 
 
 class Backend(BackendBase):
@@ -38,7 +43,7 @@ class Backend(BackendBase):
             timeout=urllib3.Timeout(total=TIMEOUT), retries=False, headers={}
         )
         # The API of InfluxDB 1, which 2 and 3 have too.
-        self._url = url + "/write?" + _query(db=database, precision="ns")
+        self._url = url + "/write?" + urlencode({"db": database, "precision": "ns"})
         self._headers = {"Content-Type": "text/plain; charset=utf-8"}
         if token:
             self._headers["Authorization"] = "Token " + token
@@ -54,6 +59,8 @@ class Backend(BackendBase):
                     "%r has a tab, a line break or a backslash at its end, which the line protocol "
                     "cannot hold" % text
                 )
+        if _AMBIGUOUS.search(metric.name):
+            return "a backslash before a comma, a space or = is lost in the name of a measurement"
         if metric.name.startswith("#"):
             return "the line protocol takes a name that begins with # for a comment"
         if "time" in metric.labels:
@@ -77,11 +84,7 @@ class Backend(BackendBase):
         else:
             text = "%s: %s" % (self._url, answer.data.decode("utf-8", "replace"))
             check_answer(answer.status, text, answer.headers)
-            return
+            if answer.status == 204:
+                return
+            failure = Unavailable("the answer is not one of InfluxDB: HTTP %d" % answer.status)
         raise failure
-
-
-def _query(**fields):
-    from urllib.parse import urlencode
-
-    return urlencode(fields)

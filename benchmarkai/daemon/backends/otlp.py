@@ -1,13 +1,14 @@
 import logging
 
 from benchmarkai.daemon.backends import (
-    TIMEOUT,
     BackendBase,
     Rejected,
     Unavailable,
     check_answer,
     url,
 )
+
+_TIMEOUT = 10  # seconds, in which the exporter tries again by itself
 
 
 class Backend(BackendBase):
@@ -38,16 +39,17 @@ class Backend(BackendBase):
         self._response_type = metrics_service_pb2.ExportMetricsServiceResponse
         self._answer = None
         session = requests.Session()
+        session.max_redirects = 0  # redirected, a POST becomes a GET
         session.hooks["response"].append(self._remember)
         self._exporter = OTLPMetricExporter(
-            endpoint=url + "/v1/metrics", timeout=TIMEOUT, session=session
+            endpoint=url + "/v1/metrics", timeout=_TIMEOUT, session=session
         )
         # It logs what is logged here as well.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def send(self, metrics):
         self._answer = None
-        result = self._exporter.export(self._data(metrics), timeout_millis=TIMEOUT * 1000)
+        result = self._exporter.export(self._data(metrics), timeout_millis=_TIMEOUT * 1000)
         answer = self._answer
         if answer is None:
             raise Unavailable("no answer from the collector")
@@ -57,8 +59,8 @@ class Backend(BackendBase):
         response = self._response_type()
         try:
             response.ParseFromString(answer.content)
-        except Exception:  # such as JSON: no reason to doubt the status
-            return
+        except Exception:
+            raise Unavailable("the answer is not one of OTLP")
         if response.partial_success.rejected_data_points:
             raise Rejected(response.partial_success.error_message or "rejected by the collector")
 

@@ -1,6 +1,8 @@
+import base64
 import http.client
 import re
 import urllib.error
+import urllib.request
 
 from benchmarkai.daemon.backends import (
     TIMEOUT,
@@ -44,6 +46,7 @@ class Backend(BackendBase):
         self._job = job
         self._user = user
         self._password = password or ""
+        self._opener = urllib.request.build_opener(_NoRedirects)
         self._originals = {}  # names as they were, by the names that they become
 
     def objection(self, metric):
@@ -83,19 +86,32 @@ class Backend(BackendBase):
             return
         except urllib.error.HTTPError as error:
             failure = error
-            text = error.read(1000).decode("utf-8", "replace") or error.reason
         except (OSError, http.client.HTTPException) as error:
             failure = Unavailable("%s: %s" % (self._gateway, error))
         if isinstance(failure, Unavailable):
             raise failure
+        try:
+            text = failure.read(1000).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
+            text = failure.reason
         check_answer(failure.code, text, failure.headers)
 
-    def _handler(self, **request):
-        if not self._user:
-            return self._client.exposition.default_handler(**request)
-        return self._client.exposition.basic_auth_handler(
-            username=self._user, password=self._password, **request
-        )
+    def _handler(self, url, method, timeout, headers, data):
+        def handle():
+            request = urllib.request.Request(url, data, dict(headers), method=method)
+            if self._user:
+                credentials = base64.b64encode(("%s:%s" % (self._user, self._password)).encode())
+                request.add_header("Authorization", "Basic " + credentials.decode("ascii"))
+            self._opener.open(request, timeout=timeout).close()
+
+        return handle
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirected, a POST becomes a GET, and its answer says nothing of the metrics."""
+
+    def redirect_request(self, *arguments):
+        return None
 
 
 def _valid(name):

@@ -1,7 +1,7 @@
 import datetime
 import json
 
-from benchmarkai.daemon.backends import BackendBase
+from benchmarkai.daemon.backends import BackendBase, Broken
 from benchmarkai.stdout import Stdout
 
 
@@ -29,7 +29,14 @@ class Backend(BackendBase):
             + "\n"
             for metric in metrics
         ]
-        self._stdout.write(["".join(lines)])
+        try:
+            # One by one: a command may print there too.
+            self._stdout.write(lines)
+        except EnvironmentError as error:
+            failure = Broken(error.strerror or str(error))
+        else:
+            return
+        raise failure
 
 
 def iso(nanoseconds):
