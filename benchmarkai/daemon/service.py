@@ -158,7 +158,8 @@ class Service(object):
             if state == FULL:
                 time.sleep(_PAUSES[FULL])
             state = self._intake.take(pipe, at_any_size=True)
-        if state == FULL or not self._intake.end():
+        # Of a pipe that goes on, the end of a line may be for the next daemon.
+        if state == FULL or (pipe.made and not self._intake.end()):
             self.lost = True
             log.error("what is left in the pipe %r could not be kept", pipe.path)
         pipe.close()
