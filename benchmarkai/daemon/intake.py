@@ -27,7 +27,8 @@ class Intake(object):
         self._was_full = False
         self._is_first = True
         self._refused = []  # (line, reason) in the file for them, while the others are not kept
-        self._untold = []  # (line, reason) of lines refused since the last log line about them
+        self._untold = 0  # lines refused since the last log line about them
+        self._sample = None  # (line, reason) of the first of those
         self._told = 0.0
         self.received = 0
         self.refused = 0
@@ -72,15 +73,15 @@ class Intake(object):
     def tell(self, now=False):
         """Log what was refused, at most once a second."""
         if self._untold and (now or time.monotonic() - self._told >= _BETWEEN_SAMPLES):
-            line, reason = self._untold[0]
+            line, reason = self._sample
             log.warning(
                 "refused %d lines, the first is %s: %s: see %s",
-                len(self._untold),
+                self._untold,
                 show(line.decode("utf-8", "backslashreplace")),
                 reason,
                 self._spool.refused_path,
             )
-            self._untold = []
+            self._untold = 0
             self._told = time.monotonic()
 
     def _keep(self, lines, rest, data=b""):
@@ -96,7 +97,9 @@ class Intake(object):
         self._refused = []
         self.received += len(metrics)
         self.refused += len(refused)
-        self._untold.extend(refused)
+        if refused:
+            self._sample = self._sample if self._untold else refused[0]
+            self._untold += len(refused)
         self.tell()
         return True
 
