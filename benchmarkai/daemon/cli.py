@@ -230,9 +230,9 @@ def _run(context, name, backend, own, command, fifo, spool, label, log_level, **
         return 1
     if spool.salvaged:
         log.error(
-            "the spool was broken: %s metrics of it were saved, what is left of it is in %r",
-            spool.salvaged[1],
-            spool.salvaged[0],
+            "the spool was broken: %d metrics of it were saved, what is left of it is in %r",
+            spool.waiting(),
+            spool.salvaged,
         )
     delivery = Delivery(spool, backend, settings["batch_size"], settings["flush_interval"])
     service = Service(

@@ -77,7 +77,7 @@ class Spool(object):
         self.refused_path = path + ".refused"
         self.limit = limit
         self.full = False  # what fullness() said last
-        self.salvaged = None  # the path of a broken spool, and how many metrics of it were saved
+        self.salvaged = None  # the path of a broken spool, of which what could be read is here
         self._clock = clock
         self._lock = threading.RLock()
         self._labels_text = json.dumps(labels, sort_keys=True)
@@ -123,7 +123,6 @@ class Spool(object):
             os.unlink(new)
         database = _connected(new)
         old = sqlite3.connect(self.path)
-        count = 0
         for query, copy in (
             ("SELECT id, json FROM labels", "INSERT INTO labels VALUES (?, ?)"),
             (
@@ -141,26 +140,23 @@ class Spool(object):
         database.execute(
             "UPDATE state SET last = max(last, (SELECT ifnull(max(time), 0) FROM metrics))"
         )
-        count = database.execute("SELECT count(*) FROM metrics").fetchone()[0]
         database.commit()
         database.execute("PRAGMA journal_mode = DELETE")
         database.close()
         os.rename(new, self.path + ".saved")
-        broken = self._end_salvage()
+        self._end_salvage()
         self._open()
-        self.salvaged = (broken, count)
 
     def _end_salvage(self):
         """Let the database that was saved take the place of the broken one, if there is one."""
         if not os.path.exists(self.path + ".saved"):
-            return None
+            return
         broken = "%s.broken-%d" % (self.path, self._clock())
         for ending in ("-wal", "-shm", "-journal", ""):
             if os.path.exists(self.path + ending):
                 os.rename(self.path + ending, broken + ending)
         os.rename(self.path + ".saved", self.path)
-        self.salvaged = (broken, None)
-        return broken
+        self.salvaged = broken
 
     def renew(self):
         """Make the file anew if somebody has removed it; return whether it was so.
