@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -74,14 +75,20 @@ class Server:
     def start(self):
         with open(os.path.join(self.folder, "log"), "ab") as log:
             self.process = start(
-                self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         wait_until(lambda: self.process.poll() is not None or answers(self.url))
         assert self.process.poll() is None, open(os.path.join(self.folder, "log")).read()
 
     def end(self):
         if self.process.poll() is None:
-            self.process.terminate()
+            # Some are started by a wrapper: its group is theirs.
+            os.killpg(self.process.pid, signal.SIGTERM)
             self.process.wait(30)
 
 
@@ -316,22 +323,18 @@ class Daemon:
         self.spool = self.path + ".spool"
         self.log = str(folder / "daemon.log")
         with open(self.log, "ab") as log:
+            before = log.tell()
             self.process = start(
                 list(program) + list(words) + ["--fifo", self.path],
                 stderr=log,
                 **options,
             )
-        wait_until(lambda: self.process.poll() is not None or self.reads())
+        # Its own word for it: somebody else may hold the pipe open.
+        wait_until(lambda: self.process.poll() is not None or " from " in self.logged(before))
 
-    def reads(self):
-        try:
-            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
-
-    def logged(self):
+    def logged(self, start=0):
         with open(self.log) as file:
+            file.seek(start)
             return file.read()
 
     def emit(self, *words, stdin=None):
