@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-WAIT = 30  # seconds after which a wait has failed
+WAIT = 60  # seconds after which a wait has failed
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
