@@ -3,9 +3,10 @@
 import logging
 import time
 
-from benchmarkai.daemon.lines import LONGEST, parse_lines
+from benchmarkai.daemon.lines import parse_lines
 from benchmarkai.daemon.spool import SpoolFull
 from benchmarkai.metrics import show
+from benchmarkai.records import LONGEST
 
 log = logging.getLogger("bai-daemon")
 

@@ -3,7 +3,6 @@
 from benchmarkai.metrics import lines, show
 from benchmarkai.records import parse_object, plain_objects
 
-LONGEST = 1 << 20  # bytes of a line
 _MOST_GLUED = 16  # lines without a newline in between; each takes a look at all before it
 
 

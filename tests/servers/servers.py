@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from conftest import ROOT, finish, run, start, wait_until
+from conftest import run, start, wait_until
 
 FOLDER = os.path.dirname(sys.executable)
 BAI_DAEMON = os.path.join(FOLDER, "bai-daemon")
@@ -370,6 +370,3 @@ def daemons(tmp_path):
     for daemon in started:
         if daemon.process.poll() is None:
             daemon.kill()
-
-
-__all__ = ["ROOT", "finish", "servers", "daemons"]
