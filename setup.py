@@ -21,8 +21,18 @@ setup(
     author="Edison Gustavo Muenz",
     author_email="edisongustavo@gmail.com",
     url="https://github.com/MXNetEdge/benchmark-ai",
-    license="Apache",
-    packages=["benchmarkai", "benchmarkai.daemon", "benchmarkai.daemon.backends"],
+    project_urls={
+        "Source": "https://github.com/MXNetEdge/benchmark-ai",
+        "Changelog": "https://github.com/MXNetEdge/benchmark-ai/blob/HEAD/CHANGELOG.md",
+        "Issues": "https://github.com/MXNetEdge/benchmark-ai/issues",
+    },
+    license="Apache-2.0",
+    packages=[
+        "benchmarkai",
+        "benchmarkai.command",
+        "benchmarkai.daemon",
+        "benchmarkai.daemon.backends",
+    ],
     package_data={"benchmarkai": ["py.typed"]},
     # A script, not an entry point: what pip up to 25 writes for one imports re, which takes
     # half as long as all of Python's own start.
@@ -42,6 +52,9 @@ setup(
     options={"bdist_wheel": {"python_tag": "py2.py3"}},
     zip_safe=False,
     classifiers=[
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: Apache Software License",
         "Operating System :: Unix",
         "Programming Language :: Python",
@@ -60,6 +73,9 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Programming Language :: Python :: 3.14",
         "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Benchmark",
+        "Topic :: System :: Monitoring",
         "Typing :: Typed",
     ],
 )

@@ -1,5 +1,5 @@
 import sys
 
-from benchmarkai.command import main
+from benchmarkai.command.main import main
 
 sys.exit(main())

@@ -5,24 +5,30 @@ import sys
 
 PY2 = sys.version_info[0] == 2
 
-# On Python 2 also unicode and long, on Python 3 the same types twice.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union  # noqa: F401
+
+# On Python 2 also unicode and long; on Python 3 the same types twice.
 text_types = (str, type(b"".decode("ascii")))
 integer_types = (int, type(2**64))
 
 if PY2:
 
     def monotonic():
-        """Seconds since some fixed moment, untouched by changes of the date.
+        # type: () -> float
+        """Return seconds since a fixed moment. Changes of the date do not affect it.
 
-        Python 2 has no time.monotonic(). POSIX times() counts the real time from an
+        Python 2 has no time.monotonic(). POSIX times() returns the real time since an
         arbitrary point in the past, in clock ticks (10 ms on Linux).
         """
         return os.times()[4]
 
     def decode_utf8(data):
-        """As data.decode("utf-8"), without the surrogates that Python 2 lets through.
+        # type: (bytes) -> unicode
+        """Decode UTF-8 strictly. Python 2 alone would accept surrogates.
 
-        RFC 3629: they are no characters. In UTF-8 they would begin with ED A0 to ED BF.
+        RFC 3629 forbids them. Their encoded form starts with ED A0 to ED BF.
         """
         start = data.find(b"\xed")
         while start >= 0:
@@ -35,6 +41,8 @@ else:
     from time import monotonic  # novm
 
     def decode_utf8(data):
+        # type: (Union[bytes, bytearray]) -> str
+        """Decode UTF-8 strictly."""
         return data.decode("utf-8")
 
 

@@ -1,64 +1,69 @@
-"""The sink of FIFO mode: a named pipe that somebody else has created and reads."""
+"""The sink of FIFO mode: it writes to a named pipe that another process creates and reads."""
 
 import errno
 import fcntl
 import os
 import select
 import stat
+import sys
 import time
 
-from benchmarkai._compat import PY2, monotonic
+from benchmarkai._compat import monotonic
 from benchmarkai.errors import (
     FifoError,
     FifoNotCreatedInTimeError,
     FifoNotReadInTimeError,
     NotAFifoError,
 )
-from benchmarkai.waiting import POLLOUT, wait_for
+from benchmarkai.polling import POLLOUT, wait_for
 
-# POSIX: a write of at most PIPE_BUF bytes goes into a pipe whole, whoever else writes.
-LONGEST = select.PIPE_BUF
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List, Optional, Sequence, Type  # noqa: F401
+
+# POSIX: a write of at most PIPE_BUF bytes goes into a pipe whole, whoever else writes to it.
+MAX_LINE_SIZE = select.PIPE_BUF
 
 _NOTICE_AFTER = 1.0  # seconds of waiting
-_LONGEST_SLEEP = 3600.0  # seconds; the system refuses some that are much longer
-_HIGH = 200  # the number from which on the descriptor is, if it may
+_MAX_SLEEP = 3600.0  # seconds; the system rejects much longer ones
+_HIGH_DESCRIPTOR = 200  # the lowest number that we ask for
 
-# No O_CREAT: the pipe is never made here. No waiting in open(): with O_NONBLOCK it fails with
-# ENXIO while nobody reads. Python 2 has no O_CLOEXEC.
+# Without O_CREAT, because the pipe is never created here. With O_NONBLOCK, open() does not
+# wait for a reader but fails with ENXIO. Python 2 has no O_CLOEXEC.
 _FLAGS = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_CLOEXEC", 0)
 
 
-class Fifo(object):
-    """Writes lines into the named pipe at a path, each as one write.
+class FifoSink(object):
+    """Writes lines to the named pipe at a path, each with one write().
 
-    path: of the pipe.
-    max_wait: seconds that one write() may wait in all, for whatever reason.
-    step: seconds between two looks at the path.
+    path: the path of the pipe.
+    max_wait: seconds that one write() may wait in total, for any reason.
+    step: seconds between checks for the pipe and its reader.
     notify: called with the reason, a text, the first time that a write() has waited a second.
 
-    Threads and forked processes may share it, and signal handlers may use it, without a lock:
-    the descriptor keeps its number for good, and a pipe that is opened again replaces the
-    old one there in one step (dup2).
+    Threads, forked processes and signal handlers may share it without a lock: the descriptor
+    keeps its number, and a reopened pipe takes the place of the old one atomically (dup2).
     """
 
-    longest = LONGEST
+    max_line_size = MAX_LINE_SIZE
 
     def __init__(self, path, max_wait, step, notify=None):
+        # type: (str, float, float, Optional[Callable[[str], None]]) -> None
         self.path = path
         self.max_wait = max_wait
         self.step = step
         self.notify = notify
         self._descriptor = -1
-        self._opened = []
+        self._opened = []  # type: List[int]
 
     def write(self, lines):
-        """Write each of the lines (text of ASCII, at most PIPE_BUF bytes).
+        # type: (Sequence[str]) -> None
+        """Write each of the lines (ASCII, at most PIPE_BUF bytes).
 
-        Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError, NotAFifoError, and FifoError
-        when the system refuses the pipe, such as for want of permission. Its attribute
-        `written` is the number of bytes that had gone out.
+        Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
+        the system denies access to the pipe, for example because of its permissions.
         """
-        wait = None
+        attempt = None
         for index, line in enumerate(lines):
             data = line.encode("ascii")
             while True:
@@ -68,129 +73,145 @@ class Fifo(object):
                     break
                 except EnvironmentError as error:
                     failure = error
-                # Not in the except clause: what is raised there comes with a second traceback.
-                if wait is None:
-                    wait = _Wait(self, lines)
-                wait.index = index
-                self._recover(failure, descriptor, wait)
-                failure = None  # its traceback has this frame, which has it: a circle
+                # Handled here because errors raised in the except clause would carry a second
+                # traceback.
+                if attempt is None:
+                    attempt = _Attempt(self, lines)
+                attempt.index = index
+                self._recover(failure, descriptor, attempt)
+                del failure  # its traceback refers to this frame: a reference cycle
 
-    def _recover(self, failure, descriptor, wait):
-        """Make the next write succeed, or raise a FifoError."""
+    def _recover(self, failure, descriptor, attempt):
+        # type: (EnvironmentError, int, _Attempt) -> None
+        """Return when the write is worth a retry, or raise a FifoError."""
         if failure.errno == errno.EAGAIN:
             reason = "nobody has read the full pipe %r" % self.path
-            if wait.is_over():
-                self._forget()
-                raise wait.error(FifoNotReadInTimeError, reason)
-            wait_for(POLLOUT, descriptor, wait.seconds(reason, self.max_wait))
+            if attempt.is_over():
+                self._reopen_on_next_write()
+                raise attempt.error(FifoNotReadInTimeError, reason)
+            wait_for(POLLOUT, descriptor, attempt.pause(reason, self.max_wait))
         elif failure.errno == errno.EPIPE:
-            if wait.reopened and wait.is_over():  # by readers that come and go without end
-                raise wait.error(FifoNotReadInTimeError, "the readers of %r went away" % self.path)
-            wait.reopened = True
-            self._open(wait)
+            # Checked because readers could come and go without end.
+            if attempt.reopened and attempt.is_over():
+                raise attempt.error(
+                    FifoNotReadInTimeError, "the readers of %r went away" % self.path
+                )
+            attempt.reopened = True
+            self._open(attempt)
         elif failure.errno == errno.EBADF:
-            # Not open yet, or the program closed every descriptor, as daemons do.
+            # Not open yet, or the program closed all its descriptors, as daemons do.
             if descriptor != -1 and descriptor == self._descriptor:
                 self._descriptor = -1
                 self._opened = []
-            self._open(wait)
+            self._open(attempt)
         elif failure.errno != errno.EINTR:
-            raise wait.refusal(failure)
+            raise attempt.denied(failure)
 
-    def _open(self, wait):
+    def _open(self, attempt):
+        # type: (_Attempt) -> None
         descriptor = None
         while descriptor is None:
             failure = None
             try:
-                descriptor = self._open_now(wait)
+                descriptor = self._open_once(attempt)
             except EnvironmentError as error:
                 failure = error
             if failure is not None:
-                self._wait_for_reader(failure, wait)
+                self._wait_for_reader(failure, attempt)
                 failure = None  # as in write()
         if self._descriptor != -1:
             _replace(self._descriptor, descriptor)
             return
-        # Of threads that open it at the same time, the first to come here counts.
+        # If several threads open the pipe at the same time, the first one here wins.
         self._opened.append(descriptor)
         self._descriptor = self._opened[0]
         if self._descriptor != descriptor:
             os.close(descriptor)
 
-    def _open_now(self, wait):
-        # Looked at before it is opened: opening alone does something to some devices.
-        self._check(os.stat(self.path), wait)
+    def _open_once(self, attempt):
+        # type: (_Attempt) -> int
+        # Checked before open() too, because opening some devices has an effect.
+        self._check(os.stat(self.path), attempt)
         descriptor = os.open(self.path, _FLAGS)
         try:
-            self._check(os.fstat(descriptor), wait)
-            return _apart(descriptor)
+            self._check(os.fstat(descriptor), attempt)
+            return _move_high(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _check(self, status, wait):
+    def _check(self, status, attempt):
+        # type: (os.stat_result, _Attempt) -> None
         if not stat.S_ISFIFO(status.st_mode):
-            raise wait.error(
+            raise attempt.error(
                 NotAFifoError,
                 "%r is %s, not a named pipe, and was left as it is"
-                % (self.path, _kind(status.st_mode)),
+                % (self.path, _kind_of_file(status.st_mode)),
                 "point BENCHMARK_AI_FIFO_FILEPATH or --fifo at the pipe of the daemon",
             )
 
-    def _wait_for_reader(self, failure, wait):
+    def _wait_for_reader(self, failure, attempt):
+        # type: (EnvironmentError, _Attempt) -> None
         if failure.errno == errno.ENOENT:
-            kind, reason = FifoNotCreatedInTimeError, "there is no pipe at %r" % self.path
+            kind = FifoNotCreatedInTimeError  # type: Type[FifoError]
+            reason = "there is no pipe at %r" % self.path
         elif failure.errno == errno.ENXIO:
             kind, reason = FifoNotReadInTimeError, "nobody reads the pipe %r" % self.path
         elif failure.errno == errno.EINTR:
             return
         else:
-            raise wait.refusal(failure)
-        if wait.is_over():
-            raise wait.error(kind, reason)
-        _sleep(wait.seconds(reason, self.step))
+            raise attempt.denied(failure)
+        if attempt.is_over():
+            raise attempt.error(kind, reason)
+        _sleep(attempt.pause(reason, self.step))
 
-    def _forget(self):
-        """Let the next write open the pipe anew: by then it may be another one.
+    def _reopen_on_next_write(self):
+        # type: () -> None
+        """Make the next write open the path again, which may lead to another pipe by then.
 
-        The descriptor keeps its number, but from now on nobody reads what is written to it.
+        The descriptor keeps its number, but refers to a pipe without a reader.
         """
         try:
             reader, writer = os.pipe()
-        except EnvironmentError:  # no descriptors left: the next write tries the same pipe
+        except EnvironmentError:  # out of descriptors: the next write retries the same pipe
             return
         os.close(reader)
         _replace(self._descriptor, writer)
 
 
-class _Wait(object):
-    """The one deadline of a write, and what to say when it has passed."""
+class _Attempt(object):
+    """One write() that has to wait: its deadline, and what to say once that has passed."""
 
-    def __init__(self, fifo, lines):
-        self.fifo = fifo
+    def __init__(self, sink, lines):
+        # type: (FifoSink, Sequence[str]) -> None
+        self.sink = sink
         self.lines = lines
-        self.index = 0  # of the line that is to be written
+        self.index = 0  # of the line to be written
         self.reopened = False
         self.start = monotonic()
 
     def waited(self):
+        # type: () -> float
         return monotonic() - self.start
 
     def is_over(self):
-        return self.waited() >= self.fifo.max_wait
+        # type: () -> bool
+        return self.waited() >= self.sink.max_wait
 
-    def seconds(self, reason, longest):
-        """Return for how long to wait now, at most longest, and tell when a second has passed."""
-        fifo, waited = self.fifo, self.waited()
-        if fifo.notify is not None:
+    def pause(self, reason, limit):
+        # type: (str, float) -> float
+        """Return how many seconds to wait now, up to the limit. Send the notice after a second."""
+        sink, waited = self.sink, self.waited()
+        if sink.notify is not None:
             if waited >= _NOTICE_AFTER:
-                notify, fifo.notify = fifo.notify, None
-                notify("%s: waiting for up to %g s" % (reason, fifo.max_wait))
+                notify, sink.notify = sink.notify, None
+                notify("%s: waiting for up to %g s" % (reason, sink.max_wait))
             else:
-                longest = min(longest, _NOTICE_AFTER - waited)
-        return max(0.0, min(longest, fifo.max_wait - waited, _LONGEST_SLEEP))
+                limit = min(limit, _NOTICE_AFTER - waited)
+        return max(0.0, min(limit, sink.max_wait - waited, _MAX_SLEEP))
 
     def error(self, kind, reason, remedy=None):
+        # type: (Type[FifoError], str, Optional[str]) -> FifoError
         if remedy is None:
             remedy = (
                 "start the daemon that creates and reads the pipe, or give it longer "
@@ -205,38 +226,41 @@ class _Wait(object):
         error.written = sum(map(len, self.lines[: self.index]))
         return error
 
-    def refusal(self, failure):
+    def denied(self, failure):
+        # type: (EnvironmentError) -> FifoError
         return self.error(
             FifoError,
-            "cannot write to the pipe %r: %s" % (self.fifo.path, os.strerror(failure.errno)),
-            "look at the path, its permissions and the limits of this process",
+            "cannot write to the pipe %r: %s" % (self.sink.path, os.strerror(failure.errno or 0)),
+            "check the path, its permissions and the limits of this process",
         )
 
 
-def _apart(descriptor):
-    """Return the descriptor under a number far from those that the program gets for its files.
+def _move_high(descriptor):
+    # type: (int) -> int
+    """Move the descriptor to a number far above those that the program gets for its files.
 
-    A program whose stdout was closed at its start would otherwise print into the pipe, and one
-    that closes every descriptor and opens a file would get the metrics into it.
+    Otherwise a program that started with its stdout closed would print into the pipe, and one
+    that closes all descriptors and then opens a file would receive the metrics in it.
     """
     duplicate = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
-    for lowest in (_HIGH, 3):
+    for lowest in (_HIGH_DESCRIPTOR, 3):
         if descriptor < lowest:
             try:
-                apart = fcntl.fcntl(descriptor, duplicate, lowest)
+                high = fcntl.fcntl(descriptor, duplicate, lowest)
             except EnvironmentError:
-                if lowest == _HIGH:  # few descriptors are allowed, or left
+                if lowest == _HIGH_DESCRIPTOR:  # the limit is lower, or nearly reached
                     continue
                 raise
             os.close(descriptor)
-            descriptor = apart
+            descriptor = high
     _close_on_exec(descriptor)
     return descriptor
 
 
 def _replace(old, new):
-    """Let the number of the old descriptor stand for what the new one has open."""
-    if PY2:
+    # type: (int, int) -> None
+    """Make the number of the old descriptor refer to the file of the new one, and close that."""
+    if sys.version_info[0] == 2:
         os.dup2(new, old)
         _close_on_exec(old)
     else:
@@ -245,18 +269,21 @@ def _replace(old, new):
 
 
 def _close_on_exec(descriptor):
+    # type: (int) -> None
     fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
 
 def _sleep(seconds):
+    # type: (float) -> None
     try:
         time.sleep(seconds)
-    except EnvironmentError as error:  # Python 2 and 3.4: a signal came
+    except EnvironmentError as error:  # Python 2 and 3.4: a signal arrived
         if error.errno != errno.EINTR:
             raise
 
 
-def _kind(mode):
+def _kind_of_file(mode):
+    # type: (int) -> str
     kinds = (
         (stat.S_ISREG, "a regular file"),
         (stat.S_ISDIR, "a directory"),

@@ -1,63 +1,91 @@
-"""What a metric is, and its JSON: pure functions from names and numbers to text."""
+"""What a metric is, and its JSON. Pure functions from names and numbers to text."""
 
 from benchmarkai._compat import PY2, integer_types, text_types
+from benchmarkai.errors import short_repr, shorten
 
-_LARGEST = 1.7976931348623157e308  # of an IEEE 754 double
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, List, Optional, Tuple, Union  # noqa: F401
 
-# What JSON shows as it is: printable ASCII but for the quote and the backslash.
-_ORDINARY = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", "")
+# Python 3.11 and newer convert no integer with more digits, and older ones take ever longer.
+MAX_DIGITS = 4300
 
-# The types of elements (numpy's dtype and its likes) that float() takes though they hold no
-# numbers: an array of one text, one truth value, one time becomes a number without a word.
-_NOT_NUMBERS = ("bool", "complex", "datetime", "timedelta", "object", "<U", ">U", "|S")
+_MAX_FLOAT = 1.7976931348623157e308  # the largest IEEE 754 double
 
-# What a member of the object begins with, such as '"loss": ', by the name: benchmarks publish
-# the same few names again and again.
-_starts = {}
-_REMEMBERED = 1024
-_LONGEST_REMEMBERED = 256
+# The characters that JSON strings contain as they are: printable ASCII, except " and \.
+_UNESCAPED = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", "")
 
-_FINITE_ONLY = (
-    "JSON (RFC 8259) has no NaN and no infinities, and metrics servers refuse or drop them: "
+# float() accepts arrays of these element types (numpy's dtype and the like), although they do
+# not hold numbers: one string, one boolean, one date.
+_NOT_NUMERIC = ("bool", "complex", "datetime", "timedelta", "object", "<U", ">U", "|S")
+
+# The encoded names, such as '"loss": '. Benchmarks publish the same few names again and again.
+_prefixes = {}  # type: Dict[Any, str]
+_MAX_PREFIXES = 1024
+_MAX_PREFIX_LENGTH = 256
+
+_NOT_FINITE = (
+    "JSON (RFC 8259) has no NaN and no infinities, and metrics servers reject or drop them: "
     "leave the metric out, or publish a finite number"
 )
+_NO_METRICS = 'no metrics to publish: give at least one, such as {"loss": 0.42}'
 
 
-def lines(pairs, longest=None):
-    """Return the lines that carry the metrics: each a JSON object and a newline.
+def encode(pairs, max_line_size=None):
+    # type: (Iterable[Tuple[Any, Any]], Optional[int]) -> List[str]
+    """Return the metrics as lines, each a JSON object and a newline, in ASCII.
 
-    pairs: an iterable of (name, value). The text is that of json.dumps().
-    longest: the most bytes of a line. Where one would be longer there are several, with the
-    metrics in their order; without it there is always one.
+    The text is the same as that of json.dumps().
 
-    Raises TypeError for what is no name or no number, and ValueError for an empty name, a
-    number that is not finite, a metric that is too long for a line, and no metrics at all.
+    pairs: (name, value) of each metric.
+    max_line_size: bytes. Metrics that do not fit on one line take several, in order; None
+        means always one line.
+
+    Raises TypeError if a name is not text or a value is not a number; ValueError if there are
+    no metrics, a name is empty, a value is not finite, or a metric does not fit on a line.
     """
     members = []
     for name, value in pairs:
         kind = type(value)
         if kind is float:
-            if not -_LARGEST <= value <= _LARGEST:
+            if not -_MAX_FLOAT <= value <= _MAX_FLOAT:
                 raise ValueError(_not_finite(name, value))
             number = repr(value)
         elif kind is int:
-            number = _digits(name, value)
+            number = _encode_integer(name, value)
         else:
-            number = _number(name, value)
+            number = _encode_number(name, value)
         try:
-            members.append(_starts[name] + number)
+            members.append(_prefixes[name] + number)
         except (KeyError, TypeError):
-            members.append(_start(name, value) + number)
+            members.append(_encode_name(name, value) + number)
     if not members:
-        raise ValueError('no metrics to publish: give at least one, such as {"loss": 0.42}')
+        raise ValueError(_NO_METRICS)
     line = "{" + ", ".join(members) + "}\n"
-    if longest is None or len(line) <= longest:
+    if max_line_size is None or len(line) <= max_line_size:
         return [line]
-    return _split(members, longest)
+    return _split(members, max_line_size)
+
+
+def check(pairs):
+    # type: (Iterable[Tuple[Any, Any]]) -> None
+    """Raise the error that encode() would raise for these pairs on a line of any size."""
+    empty = True
+    for name, value in pairs:
+        empty = False
+        if type(value) is not float or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
+            _encode_number(name, value)
+        try:
+            _prefixes[name]
+        except (KeyError, TypeError):
+            _encode_name(name, value)
+    if empty:
+        raise ValueError(_NO_METRICS)
 
 
 def check_unique(pairs):
-    """Raise ValueError where two of the (name, value) pairs have the same name."""
+    # type: (Iterable[Tuple[Any, Any]]) -> None
+    """Raise ValueError if two of the (name, value) pairs have the same name."""
     seen = set()
     for name, value in pairs:
         if PY2 and isinstance(name, bytes):
@@ -65,112 +93,102 @@ def check_unique(pairs):
         if name in seen:
             raise ValueError(
                 "%s is given twice, the second time as %s: give each metric once"
-                % (show(name), show(value))
+                % (short_repr(name), short_repr(value))
             )
         seen.add(name)
 
 
-def show(value):
-    """Return one short line that shows the value in an error message."""
-    try:
-        text = repr(value)
-    except Exception:  # the value's own code, and integers beyond Python's limit of digits
-        text = "a value of type " + type(value).__name__
-    if PY2 and text[:2] in ("u'", 'u"'):
-        text = text[1:]
-    return _shorten(" ".join(text.split()))
-
-
-def _split(members, longest):
-    room = longest - len("{}\n")
-    result = []
+def _split(members, max_line_size):
+    # type: (List[str], int) -> List[str]
+    room = max_line_size - len("{}\n")
+    lines = []
     first = used = 0
     for index, member in enumerate(members):
         if len(member) > room:
             raise ValueError(
                 "%s takes %d bytes as JSON, and a line of the pipe holds %d: shorten the name"
-                % (_shorten(member), len(member), room)
+                % (shorten(member), len(member), room)
             )
         if used + len(member) > room:
-            result.append("{" + ", ".join(members[first:index]) + "}\n")
+            lines.append("{" + ", ".join(members[first:index]) + "}\n")
             first, used = index, 0
         used += len(member) + len(", ")
-    result.append("{" + ", ".join(members[first:]) + "}\n")
-    return result
+    lines.append("{" + ", ".join(members[first:]) + "}\n")
+    return lines
 
 
-def _shorten(text):
-    return text if len(text) <= 80 else text[:60] + "..." + text[-17:]
-
-
-def _start(name, value):
+def _encode_name(name, value):
+    # type: (Any, Any) -> str
     if not isinstance(name, text_types):
         raise TypeError(
             "the name %s of the value %s is of type %s: a metric's name is text, "
-            'such as "alexnet.latency"' % (show(name), show(value), type(name).__name__)
+            'such as "alexnet.latency"' % (short_repr(name), short_repr(value), type(name).__name__)
         )
     if not name:
         raise ValueError(
             "the name of the value %s is empty: give it one, such as "
-            '"alexnet.latency"' % show(value)
+            '"alexnet.latency"' % short_repr(value)
         )
-    if name.strip(_ORDINARY):
+    if name.strip(_UNESCAPED):
         from json.encoder import encode_basestring_ascii
 
         try:
             quoted = encode_basestring_ascii(name)
         except UnicodeDecodeError:  # Python 2
             raise ValueError(
-                "the name %s of the value %s is not UTF-8: decode it, and give it as unicode"
-                % (show(name), show(value))
+                "the name %s of the value %s is not UTF-8: decode it, and pass it as unicode"
+                % (short_repr(name), short_repr(value))
             )
     else:
         quoted = '"' + str(name) + '"' if PY2 else '"' + name + '"'
-    start = quoted + ": "
-    if len(start) <= _LONGEST_REMEMBERED:
-        if len(_starts) >= _REMEMBERED:
-            _starts.clear()
-        _starts[name] = start
-    return start
+    prefix = quoted + ": "
+    if len(prefix) <= _MAX_PREFIX_LENGTH:
+        if len(_prefixes) >= _MAX_PREFIXES:
+            _prefixes.clear()
+        _prefixes[name] = prefix
+    return prefix
 
 
-def _number(name, value):
+def _encode_number(name, value):
+    # type: (Any, Any) -> str
     if isinstance(value, (bool, bytes, type(None)) + text_types):
         raise TypeError(_not_a_number(name, value))
     if isinstance(value, float):
-        if not -_LARGEST <= float(value) <= _LARGEST:
+        if not -_MAX_FLOAT <= float(value) <= _MAX_FLOAT:
             raise ValueError(_not_finite(name, value))
-        # The float's own: numpy's repr() is np.float64(0.42).
+        # Not repr(): that of a numpy float is np.float64(0.42).
         return float.__repr__(value)
     if not isinstance(value, integer_types):
-        value = _converted(name, value)
+        value = _convert_scalar(name, value)
         if isinstance(value, float):
-            return _number(name, value)
-    return _digits(name, value)
+            return _encode_number(name, value)
+    return _encode_integer(name, value)
 
 
-def _digits(name, value):
+def _encode_integer(name, value):
+    # type: (Any, int) -> str
     try:
-        # A subclass such as IntEnum may show itself otherwise; a Python 2 long ends in L.
+        # Not repr(): a subclass such as IntEnum may have its own. A Python 2 long ends in L.
         return int.__repr__(value) if isinstance(value, int) else str(value)
     except ValueError:  # Python 3.11 limits the digits of an int
         raise ValueError(
-            "%s is an integer of more digits than Python writes (sys.get_int_max_str_digits()): "
-            "publish it as a float" % show(name)
+            "%s is an integer with more digits than Python converts "
+            "(sys.get_int_max_str_digits()): publish it as a float" % short_repr(name)
         )
 
 
-def _converted(name, value):
-    """Return the int or float that a number of another type converts itself to."""
+def _convert_scalar(name, value):
+    # type: (Any, Any) -> Union[int, float]
+    """Return the int or float to which a scalar of another type converts itself."""
     kind = str(getattr(value, "dtype", ""))
-    if any(word in kind for word in _NOT_NUMBERS) or hasattr(value, "encode"):
+    if any(word in kind for word in _NOT_NUMERIC) or hasattr(value, "encode"):
         raise TypeError(_not_a_number(name, value))
     if hasattr(value, "detach"):
-        value = value.detach()  # torch warns where a tensor with a gradient becomes a number
+        value = value.detach()  # torch warns when a tensor with a gradient becomes a number
     if hasattr(type(value), "__index__"):
         try:
-            return type(value).__index__(value)
-        except Exception:  # a tensor of floats has the method, and refuses
+            return type(value).__index__(value)  # type: ignore[no-any-return]
+        except Exception:  # a tensor of floats has the method, and raises
             pass
     if not hasattr(type(value), "__float__") or any(n != 1 for n in getattr(value, "shape", ())):
         raise TypeError(_not_a_number(name, value))
@@ -183,12 +201,14 @@ def _converted(name, value):
 
 
 def _not_a_number(name, value):
+    # type: (Any, Any) -> str
     return "%s is %s, of type %s: the value of a metric is one number, such as 0.42" % (
-        show(name),
-        show(value),
+        short_repr(name),
+        short_repr(value),
         type(value).__name__,
     )
 
 
 def _not_finite(name, value):
-    return "%s is %s: %s" % (show(name), show(value), _FINITE_ONLY)
+    # type: (Any, Any) -> str
+    return "%s is %s: %s" % (short_repr(name), short_repr(value), _NOT_FINITE)

@@ -1,11 +1,15 @@
-"""The sink of stdout mode, and how text gets into a standard stream whole."""
+"""The sink of stdout mode, and how text reaches the standard streams whole."""
 
 import errno
 import os
 import sys
 
-# Those in which ASCII text is the same bytes.
-_ASCII_FIRST = (
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Sequence  # noqa: F401
+
+# The encodings that leave ASCII as it is.
+_ASCII_COMPATIBLE = (
     "utf-8",
     "ascii",
     "us-ascii",
@@ -16,21 +20,23 @@ _ASCII_FIRST = (
 )
 
 
-class Stdout(object):
-    """Writes lines to whatever sys.stdout is at the time."""
+class StdoutSink(object):
+    """Writes lines to the sys.stdout of the moment."""
 
-    longest = None
+    max_line_size = None  # type: Optional[int]
 
     def __init__(self):
+        # type: () -> None
         self._known = False
-        self._stream = None
-        self._descriptor = None
+        self._stream = None  # type: Any
+        self._descriptor = None  # type: Optional[int]
 
     def write(self, lines):
-        """Write each of the lines (text of ASCII) at once, after what the program has printed.
+        # type: (Sequence[str]) -> None
+        """Write and flush each line (ASCII), after everything that the program has printed.
 
-        Raises OSError (IOError on Python 2) when stdout is closed, full or has no reader. Its
-        attribute `written` is the number of bytes that had gone out.
+        Raises OSError (IOError on Python 2) if stdout is closed, full, or has no reader. Its
+        attribute `written` is the number of bytes that had been written.
         """
         stream = sys.stdout
         written = 0
@@ -53,69 +59,88 @@ class Stdout(object):
                 raise
             code = getattr(error, "errno", None) or errno.EBADF
             written += getattr(error, "written", 0)
-        # Not in the except clause: what is raised there comes with a second traceback.
+        # Raised here because inside of the except clause it would carry a second traceback.
         failure = IOError(code, "cannot write to stdout: %s" % os.strerror(code))
-        failure.written = written
+        failure.written = written  # type: ignore[attr-defined]
         raise failure
 
 
 def descriptor_of(stream):
-    """Return the descriptor to which ASCII text for this stream can be written as bytes.
+    # type: (Any) -> Optional[int]
+    """Return the descriptor to which ASCII text for this stream can be written directly.
 
-    None for a stream that is no plain file, such as the capture of a test, a notebook or a
-    compressed file: it must be written through its own methods. A file is better written
-    without them: what failed does not stay in a buffer to come out later, and nothing is lost
-    where the stream overlooks that a part only was written (python -u) or that a signal came
-    (Python 2).
+    None means that the text must go through the methods of the stream: it is a test's capture,
+    a notebook, a compressed file. For a plain file the descriptor is the better way: a failed
+    write leaves nothing in a buffer to come out later, and nothing is lost where the stream
+    ignores a short write (python -u) or a signal (Python 2).
 
-    Raises OSError (IOError on Python 2) for a stream that is closed.
+    Raises OSError (IOError on Python 2) if the stream is closed.
     """
     if stream is None or getattr(stream, "closed", False):
         raise IOError(errno.EBADF, os.strerror(errno.EBADF))
     if not _is_plain_file(stream):
         return None
     try:
-        return stream.fileno()
+        return stream.fileno()  # type: ignore[no-any-return]
     except (EnvironmentError, ValueError):  # detached
         return None
 
 
 def _is_plain_file(stream):
-    # By their names, because Python 2 would have to import io for the types.
+    # type: (Any) -> bool
+    # Compared by name, because Python 2 would have to import io for the types.
     kind = "%s.%s" % (type(stream).__module__, type(stream).__name__)
     if kind != "_io.TextIOWrapper":
         return kind == "__builtin__.file"
     raw = getattr(stream.buffer, "raw", stream.buffer)
-    return type(raw).__name__ == "FileIO" and stream.encoding.lower() in _ASCII_FIRST
+    return type(raw).__name__ == "FileIO" and stream.encoding.lower() in _ASCII_COMPATIBLE
 
 
 def _flush(stream):
+    # type: (Any) -> None
     while True:
         try:
-            return stream.flush()
+            return stream.flush()  # type: ignore[no-any-return]
         except EnvironmentError as error:
             _wait_or_raise(error, stream)
 
 
 def write_all(descriptor, data):
-    """Write all the bytes in as few calls of write() as can be, which is nearly always one.
+    # type: (int, bytes) -> None
+    """Write all the bytes, with one call of write() where the system accepts them at once.
 
-    Raises OSError; its attribute `written` is the number of bytes that had gone out.
+    Raises OSError. Its attribute `written` is the number of bytes that had been written.
     """
     total = len(data)
     while data:
         try:
             data = data[os.write(descriptor, data) :]
         except EnvironmentError as error:
-            error.written = total - len(data)
+            error.written = total - len(data)  # type: ignore[attr-defined]
             _wait_or_raise(error, descriptor)
 
 
+def write_stderr(text):
+    # type: (str) -> None
+    """Write the text to stderr. Errors are ignored: there is nowhere left to report them."""
+    try:
+        descriptor = descriptor_of(sys.stderr)
+        if descriptor is None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        else:
+            encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+            write_all(descriptor, text.encode(encoding, "backslashreplace"))
+    except EnvironmentError:
+        pass
+
+
 def _wait_or_raise(error, writable):
-    """Return when it is worth another try."""
+    # type: (EnvironmentError, Any) -> None
+    """Return when the write is worth a retry; otherwise raise the error."""
     if error.errno == errno.EAGAIN:
-        # Somebody who shares the terminal or the pipe has made it non-blocking.
-        from benchmarkai.waiting import POLLOUT, wait_for
+        # Another program that shares the terminal or the pipe has made it non-blocking.
+        from benchmarkai.polling import POLLOUT, wait_for
 
         wait_for(POLLOUT, writable)
     elif error.errno != errno.EINTR:

@@ -1,7 +1,7 @@
 """Load, killed processes and hostile streams, with a count of every metric.
 
-Each metric has a number of its own, so that the reader can say of each: once, lost, twice or
-torn. The sizes here are small; tox -e faults runs them in full.
+Each metric has a number of its own, so that the reader knows of each whether it arrived once,
+twice, torn or not at all. The sizes are small by default; tox -e faults runs the full ones.
 """
 
 import json
@@ -16,43 +16,56 @@ import threading
 import time
 
 import pytest
-from conftest import WAIT, Pipe, finish, run_python, start, wait_until
 
 from benchmarkai import FifoNotReadInTimeError
-from benchmarkai.fifo import Fifo
+from benchmarkai.fifo import FifoSink
+from tests.helpers import (
+    BAI_EMIT,
+    WAIT,
+    Background,
+    FifoReader,
+    bounded,
+    finish,
+    kill,
+    run_python,
+    start,
+    wait_until,
+)
 
 FULL = os.environ.get("FAULTS") == "full"
-BAI_EMIT = os.path.join(os.path.dirname(sys.executable), "bai-emit")
+pytestmark = [pytest.mark.slow] if FULL else []
 
 
 def size(small, full):
     return full if FULL else small
 
 
-class Reader(threading.Thread):
-    """Reads the pipe until it is told that all writers have ended."""
+LIMIT = size(WAIT, 1800)  # seconds for the longest steps
 
-    def __init__(self, pipe, pause=0.0):
-        super(Reader, self).__init__()
-        self.pipe, self.pause = pipe, pause
+
+class BackgroundReader(object):
+    """Reads the pipe in the background, until all writers have ended."""
+
+    def __init__(self, fifo, pause=0.0005):
+        self.fifo, self.pause = fifo, pause
         self.texts = []
-        self.ended = threading.Event()
-        self.start()
+        self.writers_ended = threading.Event()
+        self.task = Background(self.read)
 
-    def run(self):
-        while not self.ended.is_set():
-            self.texts.append(self.pipe.read_block())
-            time.sleep(self.pause or 0.0005)
-        self.texts.append(self.pipe.read())
+    def read(self):
+        while not self.writers_ended.is_set():
+            self.texts.append(self.fifo.read_block())
+            time.sleep(self.pause)
+        self.texts.append(self.fifo.read())
 
     def lines(self):
-        self.ended.set()
-        self.join()
+        self.writers_ended.set()
+        self.task.result()
         return "".join(self.texts).splitlines(True)
 
 
 def metrics_of(lines):
-    """Return the (name, value) of all lines, each of which must be whole."""
+    """Return the (name, value) pairs of the lines, and fail if any line is torn."""
     found = []
     for line in lines:
         assert line.endswith("}\n"), "torn: %r" % line
@@ -95,10 +108,10 @@ echo "$2"
 """
 
 
-def test_many_writers_of_all_kinds_and_a_slow_reader(pipe):
+def test_many_writers_of_all_kinds_and_a_slow_reader(fifo):
     calls = size(20, 1000)
-    env = pipe.env(max_wait=600)
-    reader = Reader(pipe, pause=0.002)
+    env = fifo.env(max_wait=LIMIT)
+    reader = BackgroundReader(fifo, pause=0.002)
     writers = []
     for index in range(32):
         arguments = [str(index), str(calls)]
@@ -113,49 +126,45 @@ def test_many_writers_of_all_kinds_and_a_slow_reader(pipe):
         writers.append(start(command, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     expected = []
     for index, writer in enumerate(writers):
-        out, err = writer.communicate()
-        assert writer.returncode == 0, err
-        count = int(out or err)
-        expected += [("writer%d.%d" % (index, n), n) for n in range(count)]
+        code, out, err = finish(writer, limit=LIMIT)
+        assert code == 0, err
+        expected += [("writer%d.%d" % (index, n), n) for n in range(int(out or err))]
     assert sorted(metrics_of(reader.lines())) == sorted(expected)
 
 
-def test_writers_killed_at_random_moments_tear_nothing(pipe):
+def test_writers_killed_at_random_moments_tear_no_line(fifo):
     code = "from benchmarkai import emit\nwhile True: emit({'x' * 1500: 1, 'y' * 1500: 2, 'z': 3})"
-    reader = Reader(pipe)
+    reader = BackgroundReader(fifo)
     writers = []
     for _ in range(size(20, 200)):
-        writers.append(start([sys.executable, "-c", code], pipe.env()))
+        writers.append(start([sys.executable, "-c", code], fifo.env()))
         if len(writers) == 4:
             before = len(reader.texts)
             wait_until(lambda: any(reader.texts[before:]))
             time.sleep(random.random() / 50)  # the random moment
-            victim = writers.pop(random.randrange(4))
-            victim.kill()
-            victim.wait()
+            kill(writers.pop(random.randrange(4)))
     for writer in writers:
-        writer.kill()
-        writer.wait()
+        kill(writer)
     assert {value for _, value in metrics_of(reader.lines())} == {1, 2, 3}
 
 
-# Keeps what it has read in the file "seen". Told to by SIGUSR1, it puts the next block that it
-# reads into the file "hands" instead, and dies: with the metrics in its hands, so to speak.
+# Writes what it reads to the file "seen". After SIGUSR1 it writes the next block to the file
+# "lost" instead, and dies: a reader that is killed loses what it has read but not yet saved.
 MORTAL_READER = """
 import os, signal, sys
-path, folder = sys.argv[1:]
+path, directory = sys.argv[1:]
 dying = []
 signal.signal(signal.SIGUSR1, lambda *_: dying.append(True))
 pipe = os.open(path, os.O_RDWR)
 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-seen, hands = [os.open(os.path.join(folder, name), flags) for name in ("seen", "hands")]
+seen, lost = [os.open(os.path.join(directory, name), flags) for name in ("seen", "lost")]
 os.write(1, b"ready")
 while True:
     try:
         block = os.read(pipe, 65536)
     except OSError:
         continue
-    os.write(hands if dying else seen, block)
+    os.write(lost if dying else seen, block)
     if dying:
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -173,82 +182,89 @@ print(number)
 """
 
 
-@pytest.mark.parametrize("anew", [False, True])
-def test_the_reader_is_killed_and_comes_back(anew, tmpdir):
-    pipe = Pipe(str(tmpdir.join("pipe")))
+def start_mortal_reader(path, directory):
+    command = [sys.executable, "-c", MORTAL_READER, path, str(directory)]
+    reader = start(command, stdout=subprocess.PIPE)
+    assert bounded(lambda: reader.stdout.read(5)) == b"ready"
+    return reader
+
+
+def wait_until_stopped(process):
+    def is_stopped():
+        with open("/proc/%d/stat" % process.pid) as file:
+            return " T " in file.read()
+
+    wait_until(is_stopped)
+
+
+@pytest.mark.parametrize("recreate", [False, True])
+def test_every_metric_is_accounted_for_if_the_reader_is_killed_and_comes_back(recreate, tmpdir):
+    fifo = FifoReader(str(tmpdir.join("fifo")))
     stop = tmpdir.join("stop")
-
-    def start_reader():
-        command = [sys.executable, "-c", MORTAL_READER, pipe.path, str(tmpdir)]
-        reader = start(command, stdout=subprocess.PIPE)
-        assert reader.stdout.read(5) == b"ready"
-        return reader
-
-    reader = start_reader()
+    reader = start_mortal_reader(fifo.path, tmpdir)
     writers = [
-        start([sys.executable, "-c", NUMBERS, str(n), str(stop)], pipe.env(), stdout=-1, stderr=-1)
-        for n in range(4)
+        start(
+            [sys.executable, "-c", NUMBERS, str(number), str(stop)],
+            fifo.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(4)
     ]
-    seen, thrown_away = tmpdir.join("seen"), []
+    seen, discarded = tmpdir.join("seen"), []
     for _ in range(size(5, 20)):
         length = seen.size()
         wait_until(lambda: seen.size() > length)
         reader.send_signal(signal.SIGUSR1)
-        reader.wait()
-        if anew:
-            # The kernel throws away what is in a pipe that nobody holds; look at it first.
+        assert finish(reader).code == -signal.SIGKILL
+        if recreate:
+            # The kernel discards what is in a pipe that nobody has open, so read that first.
             for writer in writers:
                 writer.send_signal(signal.SIGSTOP)
             for writer in writers:
-                wait_until(lambda: " T " in open("/proc/%d/stat" % writer.pid).read())
-            pipe.open()
-            thrown_away.append(pipe.read())
-            pipe.close()
-            os.unlink(pipe.path)
-            os.mkfifo(pipe.path)
+                wait_until_stopped(writer)
+            fifo.open()
+            discarded.append(fifo.read())
+            fifo.close()
+            os.unlink(fifo.path)
+            os.mkfifo(fifo.path)
             for writer in writers:
                 writer.send_signal(signal.SIGCONT)
-        reader = start_reader()
+        reader = start_mortal_reader(fifo.path, tmpdir)
     stop.write("")
     expected = set()
     for index, writer in enumerate(writers):
-        result = finish(writer)
-        assert (result.code, result.err) == (0, "")
-        expected |= {("writer%d.%d" % (index, n), n) for n in range(int(result.out))}
-    pipe.open()
-    wait_until(lambda: not select.select([pipe.descriptor], [], [], 0)[0])
-    reader.kill()
-    reader.wait()
-    rest = pipe.read()
-    pipe.close()
-    # The number of blocks in the hands of dead readers is known, and so is each line in them.
-    in_hands = tmpdir.join("hands").read()
+        code, out, err = finish(writer)
+        assert (code, err) == (0, "")
+        expected |= {("writer%d.%d" % (index, n), n) for n in range(int(out))}
+    fifo.open()
+    wait_until(lambda: not select.select([fifo.descriptor], [], [], 0)[0])
+    kill(reader)
+    rest = fifo.read()
+    fifo.close()
     arrived = metrics_of((seen.read() + rest).splitlines(True))
-    lost = metrics_of((in_hands + "".join(thrown_away)).splitlines(True))
-    assert len(arrived) == len(set(arrived)), "some came twice"
+    lost = metrics_of((tmpdir.join("lost").read() + "".join(discarded)).splitlines(True))
+    assert len(arrived) == len(set(arrived)), "some arrived twice"
     assert set(arrived) | set(lost) == expected
     assert not set(arrived) & set(lost)
 
 
-def test_the_reader_stops_and_goes_on(tmpdir):
-    pipe = Pipe(str(tmpdir.join("pipe")))
-    command = [sys.executable, "-c", MORTAL_READER, pipe.path, str(tmpdir)]
-    reader = start(command, stdout=subprocess.PIPE)
-    assert reader.stdout.read(5) == b"ready"
+def test_a_reader_that_is_stopped_and_continued_loses_nothing(tmpdir):
+    fifo = FifoReader(str(tmpdir.join("fifo")))
+    reader = start_mortal_reader(fifo.path, tmpdir)
     reader.send_signal(signal.SIGSTOP)
-    sink = Fifo(pipe.path, 0.2, 0.01)
+    sink = FifoSink(fifo.path, 0.2, 0.01)
     sent = 0
     with pytest.raises(FifoNotReadInTimeError):
         while True:
             sink.write(['{"%s": %d}\n' % ("x" * 1000, sent)])
             sent += 1
     reader.send_signal(signal.SIGCONT)
-    Fifo(pipe.path, WAIT, 0.01).write(['{"%s": %d}\n' % ("x" * 1000, sent)])
+    FifoSink(fifo.path, WAIT, 0.01).write(['{"%s": %d}\n' % ("x" * 1000, sent)])
     last = '": %d}\n' % sent
     wait_until(lambda: tmpdir.join("seen").read().endswith(last))
+    kill(reader)
     values = [value for _, value in metrics_of(tmpdir.join("seen").read().splitlines(True))]
-    reader.kill()
-    reader.wait()
     assert values == list(range(sent + 1))
 
 
@@ -273,10 +289,10 @@ for pid in children: assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize("mode", ["stdout", "fifo"])
-def test_threads_and_forks_in_the_middle(mode, pipe):
+def test_forks_while_threads_emit_lose_and_duplicate_nothing(mode, fifo):
     if mode == "fifo":
-        reader = Reader(pipe)
-        result = run_python(FORKS, env=pipe.env())
+        reader = BackgroundReader(fifo)
+        result = run_python(FORKS, env=fifo.env())
         lines = reader.lines()
     else:
         result = run_python(FORKS)
@@ -315,33 +331,35 @@ STREAMS = {
 def test_a_hostile_stream_takes_little_memory_and_costs_no_good_record(name):
     blocks, small, full = STREAMS[name]
     rounds = size(small, full)
-    process = start([BAI_EMIT], stdin=-1, stdout=-1, stderr=-1)
-    good = []
-    readers = [
-        threading.Thread(target=lambda: good.append(sum(line == GOOD for line in process.stdout))),
-        threading.Thread(target=lambda: [None for line in process.stderr]),
-    ]
-    for reader in readers:
-        reader.start()
-    for index in range(rounds):
-        for block in blocks or [('{"name%d": %d}\n' % (index, index)).encode()]:
-            process.stdin.write(block)
-    process.stdin.write(b"\n" + GOOD)
-    process.stdin.flush()
+    process = start(
+        [BAI_EMIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    good = Background(lambda: sum(line == GOOD for line in process.stdout))
+    messages = Background(lambda: sum(1 for line in process.stderr))
+
+    def write():
+        for index in range(rounds):
+            for block in blocks or [('{"name%d": %d}\n' % (index, index)).encode()]:
+                process.stdin.write(block)
+        process.stdin.write(b"\n" + GOOD)
+        process.stdin.flush()
+
+    bounded(write, LIMIT)
     with open("/proc/%d/status" % process.pid) as file:
         (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", file.read())
-    process.stdin.close()
-    for reader in readers:
-        reader.join()
+    bounded(process.stdin.close)
+    assert good.result(LIMIT) == 1 + rounds * (blocks or []).count(GOOD)
+    assert (messages.result() == 0) == (blocks is None)
+    assert finish(process).code == (0 if blocks is None else 2)
     assert int(peak) < 64 * 1024
-    assert good == [1 + rounds * (blocks or []).count(GOOD)]
-    assert process.wait() == (0 if blocks is None else 2)
 
 
-def test_a_stream_that_never_ends_is_published_as_it_comes():
-    process = start(["sh", "-c", 'yes a=1 | "$0"', BAI_EMIT], stdout=-1, preexec_fn=os.setsid)
-    for _ in range(size(100000, 2000000)):
-        assert process.stdout.readline() == b'{"a": 1}\n'
-    os.killpg(process.pid, signal.SIGTERM)
-    process.stdout.close()
-    process.wait()
+def test_a_stream_without_end_is_published_as_it_arrives():
+    process = start(["sh", "-c", 'yes a=1 | "$0"', BAI_EMIT], stdout=subprocess.PIPE)
+
+    def read():
+        count = size(100000, 2000000)
+        return all(process.stdout.readline() == b'{"a": 1}\n' for _ in range(count))
+
+    assert bounded(read, LIMIT)
+    kill(process)

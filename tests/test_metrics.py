@@ -1,4 +1,6 @@
 # -*- coding: utf-8 -*-
+"""Names and numbers into lines of JSON."""
+
 from __future__ import unicode_literals
 
 import decimal
@@ -10,7 +12,7 @@ import warnings
 import pytest
 
 from benchmarkai._compat import PY2
-from benchmarkai.metrics import check_unique, lines
+from benchmarkai.metrics import _prefixes, check, check_unique, encode
 
 if PY2:
     from UserString import UserString
@@ -20,8 +22,8 @@ else:
 numpy = pytest.importorskip("numpy")
 
 
-def line_of(metrics):
-    (line,) = lines(metrics.items())
+def encode_one_line(metrics):
+    (line,) = encode(metrics.items())
     return line
 
 
@@ -35,8 +37,8 @@ class Celsius(float):
         return "warm"
 
 
-class OwnNumber(object):
-    """As tensors are: with both methods, and one of them refuses."""
+class Scalar(object):
+    """Like a tensor, it has both methods, and one of them may raise an error."""
 
     def __init__(self, value=None, error=None, index=None):
         self.value, self.error, self.index = value, error, index
@@ -67,13 +69,13 @@ class OwnNumber(object):
     ]
     + ([] if PY2 else [{"enum": Level(3)}]),
 )
-def test_the_line_is_that_of_json_dumps(metrics):
-    assert line_of(metrics) == json.dumps(metrics) + "\n"
+def test_the_line_equals_that_of_json_dumps(metrics):
+    assert encode_one_line(metrics) == json.dumps(metrics) + "\n"
 
 
-def test_utf8_names_of_python_2_are_names():
+def test_a_name_may_be_utf8_on_python_2():
     name = "é".encode("utf-8") if PY2 else "é"
-    assert line_of({name: 1}) == '{"\\u00e9": 1}\n'
+    assert encode_one_line({name: 1}) == '{"\\u00e9": 1}\n'
 
 
 @pytest.mark.parametrize(
@@ -88,23 +90,23 @@ def test_utf8_names_of_python_2_are_names():
         (numpy.array(7), "7"),
         (decimal.Decimal("0.42"), "0.42"),
         (fractions.Fraction(1, 4), "0.25"),
-        (OwnNumber(value=0.5), "0.5"),
-        (OwnNumber(value=3.0, index=3), "3"),
+        (Scalar(value=0.5), "0.5"),
+        (Scalar(value=3.0, index=3), "3"),
     ],
 )
 def test_numbers_of_other_types_convert_themselves(value, number):
-    assert line_of({"a": value}) == '{"a": %s}\n' % number
+    assert encode_one_line({"a": value}) == '{"a": %s}\n' % number
 
 
-def test_a_python_2_long_has_no_l_at_its_end():
-    assert line_of({"a": 2**70}) == '{"a": 1180591620717411303424}\n'
+def test_a_python_2_long_is_written_without_an_l():
+    assert encode_one_line({"a": 2**70}) == '{"a": 1180591620717411303424}\n'
 
 
 @pytest.mark.parametrize(
     "value",
     [
         "0.42",
-        "0.42",
+        "",
         b"0.42",
         None,
         True,
@@ -124,13 +126,13 @@ def test_a_python_2_long_has_no_l_at_its_end():
         numpy.complex128(1),
         numpy.timedelta64(5, "s"),
         numpy.datetime64("2026-01-01"),
-        OwnNumber(error=RuntimeError("a Tensor with 2 elements cannot be converted")),
-        OwnNumber(error=TypeError("no")),
+        Scalar(error=RuntimeError("a Tensor with 2 elements cannot be converted")),
+        Scalar(error=TypeError("no")),
     ],
 )
-def test_what_is_no_number_is_refused_by_name_and_value(value):
+def test_a_value_that_is_not_a_number_is_rejected_by_name(value):
     with pytest.raises(TypeError) as caught:
-        lines([("the.name", value)])
+        encode([("the.name", value)])
     message = str(caught.value)
     assert message.startswith("'the.name' is ")
     assert type(value).__name__ in message
@@ -150,13 +152,13 @@ def test_what_is_no_number_is_refused_by_name_and_value(value):
         decimal.Decimal("sNaN"),
         decimal.Decimal("1e999"),
         fractions.Fraction(10**400),
-        OwnNumber(value=float("nan")),
-        OwnNumber(error=OverflowError("too large")),
+        Scalar(value=float("nan")),
+        Scalar(error=OverflowError("too large")),
     ],
 )
-def test_numbers_that_are_not_finite_are_refused_by_name(value):
+def test_a_number_that_is_not_finite_is_rejected_by_name(value):
     with pytest.raises(ValueError) as caught:
-        lines([("good", 1), ("the.name", value)])
+        encode([("good", 1), ("the.name", value)])
     assert str(caught.value).startswith("'the.name' is ")
     assert "RFC 8259" in str(caught.value)
 
@@ -166,92 +168,90 @@ def test_numbers_that_are_not_finite_are_refused_by_name(value):
     [("", ValueError), (1, TypeError), (None, TypeError), (("a",), TypeError)]
     + ([(b"\xff", ValueError)] if PY2 else [(b"a", TypeError)]),
 )
-def test_a_name_is_text_and_not_empty(name, error):
+def test_a_name_that_is_empty_or_not_text_is_rejected(name, error):
     with pytest.raises(error) as caught:
-        lines([(name, 0.42)])
+        encode([(name, 0.42)])
     assert "0.42" in str(caught.value)
 
 
-def test_no_metrics_are_refused():
+def test_no_metrics_at_all_are_rejected():
     with pytest.raises(ValueError) as caught:
-        lines([])
+        encode([])
     assert "no metrics" in str(caught.value)
 
 
-def test_an_integer_that_python_cannot_write_is_refused_by_name():
+def test_an_integer_that_python_does_not_convert_is_rejected_by_name():
     try:
         str(10**5000)
     except ValueError:
         with pytest.raises(ValueError) as caught:
-            lines([("big", 10**5000)])
-        assert str(caught.value).startswith("'big' is an integer of more digits")
+            encode([("big", 10**5000)])
+        assert str(caught.value).startswith("'big' is an integer with more digits")
     else:
-        assert lines([("big", 10**5000)]) == ['{"big": %d}\n' % 10**5000]
+        assert encode([("big", 10**5000)]) == ['{"big": %d}\n' % 10**5000]
 
 
-def test_a_metric_may_be_named_digits():
+def test_a_metric_named_digits_is_rejected_for_its_value_only():
     with pytest.raises(ValueError) as caught:
-        lines([("digits", decimal.Decimal("NaN"))])
+        encode([("digits", decimal.Decimal("NaN"))])
     assert "RFC 8259" in str(caught.value)
 
 
-def test_a_long_value_is_shown_short():
+def test_an_error_message_shortens_a_long_value():
     with pytest.raises(TypeError) as caught:
-        lines([("a", "x" * 100000)])
+        encode([("a", "x" * 100000)])
     assert len(str(caught.value)) < 300
 
 
-def test_a_name_given_twice_is_refused():
+def test_a_repeated_name_is_rejected():
     with pytest.raises(ValueError) as caught:
         check_unique([("a", 1), ("b", 2), ("a", 3)])
     assert "'a' is given twice" in str(caught.value) and "3" in str(caught.value)
 
 
-def test_remembering_names_does_not_grow_without_end():
-    from benchmarkai import metrics
-
+def test_the_cache_of_names_is_bounded():
     for index in range(5000):
-        lines([("name%d" % index, 1), ("x" * 1000 + str(index), 1)])
-    assert len(metrics._starts) <= 1024
-    assert max(map(len, metrics._starts)) <= 256
+        encode([("name%d" % index, 1), ("x" * 1000 + str(index), 1)])
+    assert len(_prefixes) <= 1024
+    assert max(map(len, _prefixes)) <= 256
 
 
-def test_members_that_fit_share_a_line_and_the_rest_follows_in_order():
+def test_metrics_that_exceed_a_line_take_as_few_lines_as_possible_in_order():
     pairs = list(("name%03d" % index, index) for index in range(100))
-    result = lines(pairs, 50)
-    assert all(len(line) <= 50 and line.endswith("}\n") for line in result)
-    found = [pair for line in result for pair in json.loads(line, object_pairs_hook=list)]
+    lines = encode(pairs, 50)
+    assert all(len(line) <= 50 and line.endswith("}\n") for line in lines)
+    found = [pair for line in lines for pair in json.loads(line, object_pairs_hook=list)]
     assert found == pairs
-    # None of the lines had room for the first member of the next.
-    for line, following in zip(result, result[1:]):
+    # No line has room for the first metric of the next.
+    for line, following in zip(lines, lines[1:]):
         assert len(line) + len(", ") + len(following.split(",")[0].strip("{}\n")) > 50
 
 
 @pytest.mark.parametrize("length, count", [(50, 1), (49, 2)])
-def test_a_line_may_be_just_as_long_as_the_limit(length, count):
+def test_a_line_may_be_exactly_as_long_as_the_limit(length, count):
     pairs = list([("a" * 15, 1), ("b" * 19, 22)])
-    assert len(lines(pairs)[0]) == 50
-    assert len(lines(pairs, length)) == count
+    assert len(encode(pairs)[0]) == 50
+    assert len(encode(pairs, length)) == count
 
 
-def test_a_member_that_fits_no_line_is_refused_by_name():
+def test_a_metric_that_does_not_fit_on_a_line_is_rejected_by_name():
     with pytest.raises(ValueError) as caught:
-        lines([("short", 1), ("much.too.long" * 10, 2)], 100)
+        encode([("short", 1), ("much.too.long" * 10, 2)], 100)
     assert "much.too.long" in str(caught.value)
     assert "shorten the name" in str(caught.value)
 
 
-def test_torch_tensors_of_one_number():
+def test_a_torch_tensor_of_one_number_is_a_number():
     torch = pytest.importorskip("torch")
-    assert line_of({"a": torch.tensor(0.5), "b": torch.tensor(3)}) == '{"a": 0.5, "b": 3}\n'
+    assert encode_one_line({"a": torch.tensor(0.5), "b": torch.tensor(3)}) == '{"a": 0.5, "b": 3}\n'
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert line_of({"a": torch.tensor(0.5, requires_grad=True)}) == '{"a": 0.5}\n'
+        assert encode_one_line({"a": torch.tensor(0.5, requires_grad=True)}) == '{"a": 0.5}\n'
     for value in (torch.tensor([1.0, 2.0]), torch.tensor(True), torch.tensor(1j)):
         with pytest.raises(TypeError):
-            lines([("a", value)])
+            encode([("a", value)])
     with pytest.raises(ValueError):
-        lines([("a", torch.tensor(float("nan")))])
+        encode([("a", torch.tensor(float("nan")))])
 
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -265,8 +265,8 @@ strategies = hypothesis.strategies
         min_size=1,
     )
 )
-def test_whatever_the_metrics_the_line_parses_back_to_them(metrics):
-    line = line_of(metrics)
+def test_any_metrics_parse_back_from_their_line(metrics):
+    line = encode_one_line(metrics)
     assert line == json.dumps(metrics) + "\n"
     assert json.loads(line) == metrics
     for name, value in json.loads(line).items():
@@ -282,10 +282,47 @@ def test_whatever_the_metrics_the_line_parses_back_to_them(metrics):
     ),
     strategies.integers(min_value=60, max_value=300),
 )
-def test_whatever_the_limit_the_lines_hold_all_metrics_in_order(metrics, longest):
+def test_lines_of_any_size_contain_all_metrics_in_order(metrics, max_line_size):
     pairs = list(metrics.items())
-    hypothesis.assume(all(len(lines([pair])[0]) <= longest for pair in pairs))
-    result = lines(pairs, longest)
-    assert all(len(line) <= longest for line in result)
-    found = [pair for line in result for pair in json.loads(line, object_pairs_hook=list)]
+    hypothesis.assume(all(len(encode([pair])[0]) <= max_line_size for pair in pairs))
+    lines = encode(pairs, max_line_size)
+    assert all(len(line) <= max_line_size for line in lines)
+    found = [pair for line in lines for pair in json.loads(line, object_pairs_hook=list)]
     assert found == pairs
+
+
+names = strategies.text(min_size=1, max_size=3) | strategies.sampled_from(
+    ["a", b"a", "\ud800", "", b"", b"\xff", 1, None, ("a",), ["a"]]
+)
+values = strategies.one_of(
+    strategies.floats(),
+    strategies.integers(),
+    strategies.sampled_from(
+        [Celsius(20.5), Level(3), numpy.float64(0.42), numpy.array(7), decimal.Decimal("0.42")]
+        + [fractions.Fraction(1, 4), Scalar(value=0.5), Scalar(value=3.0, index=3)]
+    ),
+    strategies.sampled_from(
+        [10**5000, float("nan"), numpy.float32("inf"), decimal.Decimal("sNaN"), Celsius("nan")]
+        + [fractions.Fraction(10**400), True, None, "0.42", b"0.42", [0.42], object(), 1j]
+        + [numpy.bool_(True), numpy.array([1.0, 2.0]), Scalar(error=RuntimeError("no"))]
+    ),
+)
+
+
+def error_of(function, pairs):
+    """Return the type and the text of the error that the function raises; None without one."""
+    try:
+        function(pairs)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    return None
+
+
+@hypothesis.given(strategies.lists(strategies.tuples(names, values), max_size=4))
+def test_check_raises_the_error_that_encode_raises(pairs):
+    _prefixes.clear()
+    error = error_of(check, pairs)
+    _prefixes.clear()
+    assert error_of(encode, pairs) == error
+    # Once more, now that the good names are in the cache.
+    assert error_of(check, pairs) == error

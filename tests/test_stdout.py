@@ -1,4 +1,4 @@
-"""stdout mode, each in a process of its own with a real stdout."""
+"""stdout mode, mostly in processes that have a real stdout."""
 
 import errno
 import fcntl
@@ -11,22 +11,32 @@ import subprocess
 import sys
 
 import pytest
-from conftest import finish, run_python, start, wait_until
 
 import benchmarkai
+from benchmarkai import emitter
 from benchmarkai._compat import PY2
+from tests.helpers import bounded, finish, run, run_python, start, wait_until
 
 LINE = '{"a": 0.5}\n'
 
 
+@pytest.fixture
+def no_sink_yet(monkeypatch):
+    monkeypatch.setattr(emitter, "_sinks", [])
+
+
 def test_the_line_goes_to_stdout_and_nothing_to_stderr():
-    result = run_python("import benchmarkai; benchmarkai.emit({'a': 0.5})")
-    assert (result.code, result.out, result.err) == (0, LINE, "")
+    assert run_python("import benchmarkai; benchmarkai.emit({'a': 0.5})") == (0, LINE, "")
 
 
-def test_a_line_is_one_write():
+def read_blocks(descriptor):
+    """Return what each read() returns until the end of the file."""
+    return bounded(lambda: list(iter(lambda: os.read(descriptor, 1 << 16), b"")))
+
+
+def test_each_line_is_one_write():
     reader, writer = os.pipe()
-    # With O_DIRECT a pipe keeps the writes apart (Linux, fcntl.h).
+    # With O_DIRECT, each read() from a pipe returns what one write() wrote (Linux, fcntl.h).
     fcntl.fcntl(writer, fcntl.F_SETFL, fcntl.fcntl(writer, fcntl.F_GETFL) | 0o40000)
     code = (
         "import sys; from benchmarkai import emit; sys.stdout.write('x' * 8000);"
@@ -34,21 +44,20 @@ def test_a_line_is_one_write():
     )
     process = start([sys.executable, "-c", code], stdout=writer)
     os.close(writer)
-    packets = list(iter(lambda: os.read(reader, 1 << 16), b""))
+    writes = read_blocks(reader)
     os.close(reader)
     assert finish(process).code == 0
-    assert [packet.count(b"\n") for packet in packets if b"x" not in packet] == [1, 1]
-    assert b"".join(packets).startswith(b"x" * 8000 + b"{")
+    assert [data.count(b"\n") for data in writes if b"x" not in data] == [1, 1]
+    assert b"".join(writes).startswith(b"x" * 8000 + b"{")
 
 
 @pytest.mark.parametrize("flags", [[], ["-u"]])
-def test_nothing_is_lost_when_the_process_ends_at_once(flags):
+def test_nothing_is_lost_when_the_process_exits_at_once(flags):
     code = "import os; from benchmarkai import emit; emit({'a': 0.5}); os._exit(3)"
-    result = finish(start([sys.executable] + flags + ["-c", code], stdout=subprocess.PIPE))
-    assert (result.code, result.out) == (3, LINE)
+    assert run([sys.executable] + flags + ["-c", code]) == (3, LINE, "")
 
 
-def test_nothing_is_doubled_by_a_fork():
+def test_a_fork_duplicates_nothing():
     result = run_python(
         "import os; from benchmarkai import emit\n"
         "emit({'a': 0.5})\n"
@@ -58,7 +67,7 @@ def test_nothing_is_doubled_by_a_fork():
     assert result.out == LINE + '{"child": 1}\n'
 
 
-def test_the_order_with_other_output_holds():
+def test_metrics_and_other_output_keep_their_order():
     result = run_python(
         "import os; from benchmarkai import emit\n"
         "print('one'); emit({'a': 0.5}); print('two'); emit({'a': 0.5})\n"
@@ -67,10 +76,8 @@ def test_the_order_with_other_output_holds():
     assert result.out == "one\n" + LINE + "two\n" + LINE + "three\n"
 
 
-def test_it_goes_to_what_sys_stdout_is_at_the_time(monkeypatch):
-    from benchmarkai import emitter
-
-    monkeypatch.setattr(emitter, "_sinks", [])
+@pytest.mark.usefixtures("no_sink_yet")
+def test_each_line_goes_to_the_sys_stdout_of_the_moment(monkeypatch):
     streams = [io.BytesIO() if PY2 else io.StringIO() for _ in range(3)]
     for stream in streams:
         monkeypatch.setattr(sys, "stdout", stream)
@@ -78,10 +85,8 @@ def test_it_goes_to_what_sys_stdout_is_at_the_time(monkeypatch):
     assert [stream.getvalue() for stream in streams] == [LINE] * 3
 
 
-def test_a_compressed_stdout_is_whole(tmpdir, monkeypatch):
-    from benchmarkai import emitter
-
-    monkeypatch.setattr(emitter, "_sinks", [])
+@pytest.mark.usefixtures("no_sink_yet")
+def test_a_compressed_stdout_is_complete(tmpdir, monkeypatch):
     path = str(tmpdir.join("out.gz"))
     with gzip.open(path, "wb" if PY2 else "wt") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
@@ -92,21 +97,18 @@ def test_a_compressed_stdout_is_whole(tmpdir, monkeypatch):
         assert stream.read().decode() == "before\n" + LINE + "after\n"
 
 
-def test_pytest_captures_it(capsys, monkeypatch):
-    from benchmarkai import emitter
-
-    monkeypatch.setattr(emitter, "_sinks", [])
+@pytest.mark.usefixtures("no_sink_yet")
+def test_pytest_captures_the_line(capsys):
     benchmarkai.emit({"a": 0.5})
     assert capsys.readouterr().out == LINE
 
 
 @pytest.mark.skipif(PY2, reason="Python 2 has bytes in sys.stdout")
-def test_an_encoding_that_is_no_ascii_is_kept():
+def test_an_encoding_that_is_not_compatible_with_ascii_is_respected():
     result = run_python(
         "import benchmarkai; benchmarkai.emit({'a': 0.5}); benchmarkai.emit({'b': 1})",
         env={"PYTHONIOENCODING": "utf-16-le"},
         stderr=subprocess.STDOUT,
-        stdout=subprocess.PIPE,
     )
     assert result.out.replace("\0", "") == LINE + '{"b": 1}\n'
     assert "\0" in result.out
@@ -135,19 +137,14 @@ except (OSError, IOError) as error:
         ("emit({'a': 1}); sys.stdout.close()", errno.EBADF),
     ],
 )
-def test_a_stdout_that_takes_nothing_is_an_oserror_and_leaves_nothing_behind(before, error, flags):
-    process = start(
-        [sys.executable] + flags + ["-c", CATCH % before],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    result = finish(process)
+def test_a_failed_write_is_an_oserror_and_leaves_nothing_in_a_buffer(before, error, flags):
+    result = run([sys.executable] + flags + ["-c", CATCH % before])
     assert result.code == 0
     assert result.err.startswith("%d [Errno %d] cannot write to stdout: " % (error, error))
     assert result.err.count("\n") == 0
 
 
-def test_after_an_error_the_next_call_works_and_nothing_comes_twice():
+def test_after_an_error_the_next_call_works_and_nothing_is_written_twice():
     result = run_python(
         "import os; from benchmarkai import emit\n"
         "good = os.dup(1); os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
@@ -156,11 +153,11 @@ def test_after_an_error_the_next_call_works_and_nothing_comes_twice():
         "    except (IOError, OSError): pass\n"
         "os.dup2(good, 1); emit({'a': 0.5})\n"
     )
-    assert (result.code, result.out, result.err) == (0, LINE, "")
+    assert result == (0, LINE, "")
 
 
 @pytest.mark.parametrize("flags", [[], ["-u"]])
-def test_a_stdout_that_does_not_block_gets_everything(flags):
+def test_a_non_blocking_stdout_receives_everything(flags):
     reader, writer = os.pipe()
     code = (
         "import fcntl, os; from benchmarkai import emit\n"
@@ -170,9 +167,9 @@ def test_a_stdout_that_does_not_block_gets_everything(flags):
     )
     process = start([sys.executable] + flags + ["-c", code], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert process.stderr.read(2) == b"go"
-    with os.fdopen(reader, "rb") as stream:
-        first, lines = stream.read().decode().split("\n", 1)
+    assert bounded(lambda: process.stderr.read(2)) == b"go"
+    first, lines = b"".join(read_blocks(reader)).decode().split("\n", 1)
+    os.close(reader)
     assert first == "x" * 5000
     assert finish(process).code == 0
     assert [set(json.loads(line).values()) for line in lines.splitlines()] == [
@@ -181,7 +178,7 @@ def test_a_stdout_that_does_not_block_gets_everything(flags):
 
 
 @pytest.mark.parametrize("flags", [[], ["-u"]])
-def test_signals_tear_nothing(flags, tmpdir):
+def test_signals_do_not_tear_lines(flags):
     code = (
         "import signal, sys; from benchmarkai import emit\n"
         "signal.signal(signal.SIGALRM, lambda *_: None)\n"
@@ -190,15 +187,16 @@ def test_signals_tear_nothing(flags, tmpdir):
         "signal.setitimer(signal.ITIMER_REAL, 0)\n"
     )
     process = start([sys.executable] + flags + ["-c", code], stdout=subprocess.PIPE)
-    # The lines are longer than the pipe holds, so that signals come in the middle of them.
-    lines = [json.loads(line.decode()) for line in process.stdout]
+    # The lines are longer than the pipe holds, and parsing takes time, so that signals arrive in
+    # the middle of a write.
+    lines = bounded(lambda: [json.loads(line.decode()) for line in process.stdout])
     assert finish(process).code == 0
     assert [(len(line), set(line.values())) for line in lines] == [
         (10000, {index}) for index in range(30)
     ]
 
 
-def test_threads_tear_nothing():
+def test_threads_do_not_tear_lines():
     code = (
         "import threading; from benchmarkai import emit\n"
         "def work(number):\n"
@@ -212,13 +210,13 @@ def test_threads_tear_nothing():
     assert sorted(names) == sorted("%d.%d" % (n, i) for n in range(16) for i in range(200))
 
 
-def test_ctrl_c_while_nobody_reads_stdout_ends_it():
+def test_ctrl_c_interrupts_a_write_that_nobody_reads():
     code = (
         "from benchmarkai import emit\n"
         "while True: emit(dict.fromkeys(map('name{0}'.format, range(1000)), 1))\n"
     )
     process = start([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.read(1)
+    bounded(lambda: process.stdout.read(1))
     process.send_signal(signal.SIGINT)
     wait_until(lambda: process.poll() is not None)
     assert "KeyboardInterrupt" in finish(process).err

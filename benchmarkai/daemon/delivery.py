@@ -1,135 +1,155 @@
-"""From the spool to the server, in a thread of its own, as often as it takes."""
+"""From the spool to the server, in a thread of its own, with retries."""
 
-import logging
 import threading
 import time
+from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
 
 import tenacity
 
-from benchmarkai.daemon.backends import Broken, Rejected, Unavailable
-from benchmarkai.daemon.spool import SpoolFull
+from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unavailable
+from benchmarkai.daemon.log import count, log
+from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.spool import Spool, SpoolFull
 
-log = logging.getLogger("bai-daemon")
+_POLL_INTERVAL = 0.1  # seconds between checks whether a batch is full
+_FIRST_PAUSE = 0.5  # seconds before the first retry, at most
+_MAX_PAUSE = 30.0  # seconds before later retries, at most, unless the server asks for more
+_LAST_PAUSE = 0.5  # seconds between retries, at most, while the daemon ends
 
-_LOOK = 0.1  # seconds between two looks whether a batch is full
-_FIRST_PAUSE = 0.5  # seconds between two tries, at the most
-_LONGEST_PAUSE = 30.0  # the same after many of them, if the server does not ask for more
-_LAST_PAUSE = 0.5  # seconds between two tries when the daemon is about to end
+_Result = TypeVar("_Result")
 
 
 class Delivery(threading.Thread):
-    """Takes metrics out of the spool in batches, and removes those that the server has.
+    """Takes batches of metrics from the spool, sends them, and removes what was accepted.
 
-    A batch goes when batch_size metrics wait, or flush_interval seconds after the last one.
+    A batch is sent when batch_size metrics wait, or flush_interval seconds after the last one.
+    Leaving the context stops the thread.
+
+    delivered, rejected: the number of metrics so far.
+    failure: why the thread has ended early, if it has.
+    last_error: why the last attempt failed, if it did.
     """
 
-    def __init__(self, spool, backend, batch_size, flush_interval):
-        super(Delivery, self).__init__(name="delivery", daemon=True)
+    def __init__(
+        self, spool: Spool, backend: Backend, batch_size: int, flush_interval: float
+    ) -> None:
+        super().__init__(name="delivery", daemon=True)
         self._spool = spool
         self._backend = backend
-        self._batch_size = min(batch_size, backend.most or batch_size)
+        self._batch_size = min(batch_size, backend.max_batch_size or batch_size)
         self._flush_interval = flush_interval
-        self._ending = threading.Event()
-        self._over = threading.Event()
+        self._finishing = threading.Event()
+        self._stopping = threading.Event()
         self.delivered = 0
-        self.refused = 0
-        self.failure = None  # the error that ended it, if one did
-        self.problem = None  # why the last try failed
+        self.rejected = 0
+        self.failure: Optional[str] = None
+        self.last_error: Optional[str] = None
 
-    def run(self):
+    def __enter__(self) -> "Delivery":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def run(self) -> None:
         try:
-            while not self._over.is_set():
+            while not self._stopping.is_set():
                 batch = self._spool.oldest(self._batch_size)
                 if batch:
                     self._deliver(batch)
-                elif self._ending.is_set():
+                elif self._finishing.is_set():
                     return
                 if len(batch) < self._batch_size:
                     self._wait_for_batch()
-        except _Over:
+        except _Stopped:
             pass
         except Exception as error:
-            self.failure = error
-            log.debug("delivery ended", exc_info=True)
+            self.failure = str(error)
+            log.debug("delivery failed", exc_info=True)
 
-    def _wait_for_batch(self):
-        end = time.monotonic() + self._flush_interval
-        while not self._ending.is_set() and time.monotonic() < end:
+    def finish(self) -> None:
+        """End as soon as nothing waits any more, with short pauses between retries."""
+        self._finishing.set()
+
+    def stop(self) -> None:
+        """End now, whatever waits."""
+        self._stopping.set()
+        self._finishing.set()
+        if self.is_alive():
+            self.join(_LAST_PAUSE)
+
+    def _wait_for_batch(self) -> None:
+        deadline = time.monotonic() + self._flush_interval
+        while not self._finishing.is_set() and time.monotonic() < deadline:
             waiting = self._spool.waiting()
-            if waiting >= self._batch_size or (waiting and self._spool.full):
+            if waiting >= self._batch_size or (waiting and self._spool.fullness()):
                 break
-            self._ending.wait(min(_LOOK, self._flush_interval))
+            self._finishing.wait(min(_POLL_INTERVAL, self._flush_interval))
 
-    def finish(self):
-        """End when nothing waits any more, with short pauses between tries."""
-        self._ending.set()
-
-    def stop(self):
-        """End, whatever waits."""
-        self._over.set()
-        self.join(_LAST_PAUSE)
-
-    def _deliver(self, batch):
-        good, refused = [], []
+    def _deliver(self, batch: Sequence[Metric]) -> None:
+        accepted: List[Metric] = []
+        rejected: List[Tuple[Metric, str]] = []
         for metric in batch:
-            reason = self._objection(metric)
+            reason = self._reason_to_reject(metric)
             if reason is None:
-                good.append(metric)
+                accepted.append(metric)
             else:
-                refused.append((metric, reason))
-        if good:
-            refused.extend(self._send(good))
-        if refused:
-            self._keep_trying(self._spool.refuse, [_entry(*each) for each in refused])
-        self._keep_trying(self._spool.remove, batch)
-        self.delivered += len(batch) - len(refused)
-        self.refused += len(refused)
-        if refused:
-            metric, reason = refused[0]
+                rejected.append((metric, reason))
+        if accepted:
+            rejected.extend(self._send(accepted))
+        if rejected:
+            entries = [_entry(metric, reason) for metric, reason in rejected]
+            self._retry(self._spool.reject, entries)
+        self._retry(self._spool.remove, batch)
+        self.delivered += len(batch) - len(rejected)
+        self.rejected += len(rejected)
+        if rejected:
+            metric, reason = rejected[0]
             log.warning(
-                "refused %d of %d metrics, the first is %r: %s: see %s",
-                len(refused),
-                len(batch),
+                "rejected %d of %s, the first is %r: %s: see %s",
+                len(rejected),
+                count(len(batch), "metric"),
                 metric.name,
                 reason,
-                self._spool.refused_path,
+                self._spool.rejected_path,
             )
 
-    def _objection(self, metric):
+    def _reason_to_reject(self, metric: Metric) -> Optional[str]:
         try:
             float(metric.value)
         except OverflowError:
             return "the integer is larger than a double can be (1.8e308)"
-        return self._backend.objection(metric)
+        return self._backend.reason_to_reject_labels(
+            metric.labels
+        ) or self._backend.reason_to_reject(metric)
 
-    def _send(self, metrics):
-        """Send until the server has them; return those that it refuses, with its reasons."""
+    def _send(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
+        """Send until the server has the metrics. Return those that it rejects, with the reason."""
         try:
-            return self._keep_trying(self._send_once, metrics) or []
+            return self._retry(self._send_once, metrics)
         except Rejected as error:
             if len(metrics) == 1:
                 return [(metrics[0], str(error))]
-        # One is bad, and nobody says which.
+        # The server rejects one of them without saying which.
         middle = len(metrics) // 2
         return self._send(metrics[:middle]) + self._send(metrics[middle:])
 
-    def _send_once(self, metrics):
+    def _send_once(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
         try:
-            return self._backend.send(metrics)
-        except (Unavailable, Rejected, Broken):
+            return self._backend.send(metrics) or []
+        except (Unavailable, Rejected, FatalError):
             raise
-        except UnicodeError as error:  # a label that came as bytes of no encoding
-            failure = Rejected(str(error))
+        except UnicodeError as error:  # labels from bytes in no known encoding
+            raise Rejected(str(error)) from error
         except Exception as error:
-            log.debug("unexpected", exc_info=True)
-            failure = Unavailable("%s: %s" % (type(error).__name__, error))
-        raise failure
+            log.debug("unexpected error", exc_info=True)
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
 
-    def _keep_trying(self, function, *arguments):
+    def _retry(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         retrying = tenacity.Retrying(
-            wait=_pause_before_next,
+            wait=_pause_before_retry,
             retry=tenacity.retry_if_exception_type((Unavailable, SpoolFull)),
-            before_sleep=self._tell,
+            before_sleep=self._log_retry,
             sleep=self._pause,
         )
         result = retrying(function, *arguments)
@@ -137,38 +157,43 @@ class Delivery(threading.Thread):
             log.info("delivering again")
         return result
 
-    def _tell(self, state):
-        self.problem = state.outcome.exception()
-        if self._ending.is_set():
-            return  # what it says at the end is enough
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
+        self.last_error = str(_error_of(state))
+        if self._finishing.is_set():
+            return  # the log says it at the end
         log.warning(
-            "cannot deliver: %s; %d metrics wait; next try in %.1f s",
-            self.problem,
-            self._spool.waiting(),
-            state.next_action.sleep,
+            "cannot deliver: %s; %s waiting; next retry in %.1f s",
+            self.last_error,
+            count(self._spool.waiting(), "metric"),
+            state.next_action.sleep if state.next_action else 0.0,
         )
 
-    def _pause(self, seconds):
-        end = time.monotonic() + seconds
-        self._ending.wait(seconds)
-        if self._ending.is_set():
-            self._over.wait(max(0.0, min(_LAST_PAUSE, end - time.monotonic())))
-        if self._over.is_set():
-            raise _Over()
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        self._finishing.wait(seconds)
+        if self._finishing.is_set():
+            self._stopping.wait(max(0.0, min(_LAST_PAUSE, deadline - time.monotonic())))
+        if self._stopping.is_set():
+            raise _Stopped()
 
 
-_jitter = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+_backoff = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_MAX_PAUSE)
 
 
-def _pause_before_next(state):
-    return max(state.outcome.exception().retry_after or 0.0, _jitter(state))
+def _pause_before_retry(state: tenacity.RetryCallState) -> float:
+    retry_after = getattr(_error_of(state), "retry_after", None) or 0.0
+    return max(retry_after, _backoff(state))
 
 
-class _Over(Exception):
+def _error_of(state: tenacity.RetryCallState) -> Optional[BaseException]:
+    return state.outcome.exception() if state.outcome else None
+
+
+class _Stopped(Exception):
     """The daemon ends, whatever waits."""
 
 
-def _entry(metric, reason):
+def _entry(metric: Metric, reason: str) -> Any:
     return {
         "time": metric.time,
         "name": metric.name,

@@ -1,118 +1,129 @@
-"""From the pipe into the spool, as fast as lines come."""
+"""From the pipe into the spool."""
 
-import logging
+import enum
 import time
+from typing import Any, List, Mapping, Optional
 
-from benchmarkai.daemon.lines import parse_lines
-from benchmarkai.daemon.spool import SpoolFull
-from benchmarkai.metrics import show
-from benchmarkai.records import LONGEST
+from benchmarkai.daemon.decode import RejectedLine, decode
+from benchmarkai.daemon.log import count, log
+from benchmarkai.daemon.pipe import Pipe
+from benchmarkai.daemon.spool import Spool, SpoolFull
+from benchmarkai.errors import short_repr
+from benchmarkai.jsonlines import MAX_RECORD_SIZE
 
-log = logging.getLogger("bai-daemon")
-
-MUCH, LITTLE, EMPTY, FULL = "much", "little", "empty", "full"
-
-_MUCH = 1 << 15  # bytes
-
-_BETWEEN_SAMPLES = 1.0  # seconds between two log lines about refused lines
+_BUSY_SIZE = 1 << 15  # bytes
+_LOG_INTERVAL = 1.0  # seconds between log lines about rejected lines
 
 
-class Intake(object):
-    """Moves what is in a pipe into a spool.
+class Flow(enum.Enum):
+    """How much a look into the pipe has found."""
 
-    received, refused: how many metrics, and lines, there were.
+    BUSY = "so much that there is probably more"
+    TRICKLE = "a little"
+    IDLE = "nothing"
+    BLOCKED = "nothing was taken, because the spool has no room"
+
+
+class Intake:
+    """Moves data from a pipe into a spool.
+
+    received: the number of metrics stored so far.
+    rejected: the number of lines rejected so far.
     """
 
-    def __init__(self, spool):
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._was_full = False
-        self._is_first = True
-        self._refused = []  # (line, reason) in the file for them, while the others are not kept
-        self._untold = 0  # lines refused since the last log line about them
-        self._sample = None  # (line, reason) of the first of those
-        self._told = 0.0
+        self._blocked = False
+        self._first = True
+        self._recorded: List[RejectedLine] = []  # in the file, though their data is not stored yet
+        self._unlogged = 0  # lines rejected since the last log line about them
+        self._sample: Optional[RejectedLine] = None  # the first of those
+        self._last_logged = 0.0
         self.received = 0
-        self.refused = 0
+        self.rejected = 0
 
-    def take(self, pipe, at_any_size=False):
-        """Move what is in the pipe; return how much that was, or FULL if it had to stay there.
+    def take(self, pipe: Pipe, ignore_limit: bool = False) -> Flow:
+        """Move the data that is in the pipe into the spool.
 
-        at_any_size: also where the spool is beyond its limit.
+        ignore_limit: accept it although the spool has reached its limit.
         """
-        self.tell()
+        self.log_rejected()
         try:
-            if self._spool.renew():
-                log.error("the spool %r was removed: it was made anew", self._spool.path)
-            reason = None if at_any_size else self._spool.fullness()
+            if self._spool.restore_file():
+                log.error("the spool %r was removed: created it again", self._spool.path)
         except SpoolFull as error:
-            reason = error
-        if reason:
-            self._say_full(reason)
-            return FULL
+            return self._block(str(error))
+        if not ignore_limit:
+            self._spool.free_disk_space()
+            reason = self._spool.fullness()
+            if reason is not None:
+                return self._block(reason)
         data = pipe.peek()
         if not data:
-            return EMPTY
-        if self._is_first:
-            self._is_first = False
-            self._spool.recall(data)
-        whole = self._spool.rest + data
-        end = whole.rfind(b"\n") + 1
-        if len(whole) - end > LONGEST:
-            end = len(whole)
-        if not self._keep(whole[:end], whole[end:], data):
-            return FULL
+            return Flow.IDLE
+        if self._first:
+            self._first = False
+            self._spool.recover_partial_line(data)
+        buffered = self._spool.partial_line + data
+        end = buffered.rfind(b"\n") + 1
+        if len(buffered) - end > MAX_RECORD_SIZE:
+            end = len(buffered)
+        if not self._store(buffered[:end], buffered[end:], data):
+            return Flow.BLOCKED
         pipe.consume(data)
-        if self._was_full:
-            self._was_full = False
-            log.info("taking metrics again")
-        return MUCH if len(data) >= _MUCH else LITTLE
+        if self._blocked:
+            self._blocked = False
+            log.info("accepting metrics again")
+        return Flow.BUSY if len(data) >= _BUSY_SIZE else Flow.TRICKLE
 
-    def end(self):
-        """Take what has come without a newline, as a line; return whether it could be kept."""
-        return not self._spool.rest or self._keep(self._spool.rest, b"")
+    def end(self) -> bool:
+        """Treat the partial line as a whole one. Return whether it could be stored."""
+        return not self._spool.partial_line or self._store(self._spool.partial_line, b"")
 
-    def tell(self, now=False):
-        """Log what was refused, at most once a second."""
-        if self._untold and (now or time.monotonic() - self._told >= _BETWEEN_SAMPLES):
-            line, reason = self._sample
+    def log_rejected(self, now: bool = False) -> None:
+        """Log which lines were rejected, at most once a second unless it is to be now."""
+        due = now or time.monotonic() - self._last_logged >= _LOG_INTERVAL
+        if self._sample is not None and due:
             log.warning(
-                "refused %d lines, the first is %s: %s: see %s",
-                self._untold,
-                show(line.decode("utf-8", "backslashreplace")),
-                reason,
-                self._spool.refused_path,
+                "rejected %s, the first is %s: %s: see %s",
+                count(self._unlogged, "line"),
+                short_repr(self._sample.line.decode("utf-8", "backslashreplace")),
+                self._sample.reason,
+                self._spool.rejected_path,
             )
-            self._untold = 0
-            self._told = time.monotonic()
+            self._unlogged = 0
+            self._sample = None
+            self._last_logged = time.monotonic()
 
-    def _keep(self, lines, rest, data=b""):
-        metrics, refused = parse_lines(lines)
+    def _store(self, lines: bytes, partial_line: bytes, data: bytes = b"") -> bool:
+        pairs, rejected = decode(lines)
         try:
-            if refused and refused != self._refused:
-                self._spool.refuse([_entry(line, reason) for line, reason in refused])
-                self._refused = refused
-            self._spool.add(metrics, rest, data)
+            if rejected and rejected != self._recorded:
+                self._spool.reject([_entry(line) for line in rejected])
+                self._recorded = rejected
+            self._spool.add(pairs, partial_line, data)
         except SpoolFull as error:
-            self._say_full(error)
+            self._block(str(error))
             return False
-        self._refused = []
-        self.received += len(metrics)
-        self.refused += len(refused)
-        if refused:
-            self._sample = self._sample if self._untold else refused[0]
-            self._untold += len(refused)
-        self.tell()
+        self._recorded = []
+        self.received += len(pairs)
+        self.rejected += len(rejected)
+        if rejected:
+            self._sample = self._sample or rejected[0]
+            self._unlogged += len(rejected)
+        self.log_rejected()
         return True
 
-    def _say_full(self, reason):
-        if not self._was_full:
-            self._was_full = True
-            log.error("%s: metrics stay in the pipe, and emitters wait, until it has room", reason)
+    def _block(self, reason: str) -> Flow:
+        if not self._blocked:
+            self._blocked = True
+            log.error("%s: metrics stay in the pipe, and emitters block until it has room", reason)
+        return Flow.BLOCKED
 
 
-def _entry(line, reason):
+def _entry(rejected: RejectedLine) -> Mapping[str, Any]:
     return {
         "time": time.time_ns(),
-        "line": line.decode("utf-8", "backslashreplace"),
-        "reason": reason,
+        "line": rejected.line.decode("utf-8", "backslashreplace"),
+        "reason": rejected.reason,
     }

@@ -1,5 +1,6 @@
-"""The spool: a SQLite database in which metrics wait until the server has taken them."""
+"""The spool: a queue on disk in which metrics wait until the server has accepted them."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -8,269 +9,203 @@ import sqlite3
 import stat
 import threading
 import time
-from collections import namedtuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from benchmarkai.daemon import database
+from benchmarkai.daemon.metric import Metric, Value
 from benchmarkai.stdout import write_all
 
-_SQLITE = b"SQLite format 3\0"  # how its databases begin
+# Bytes of the disk that are left free: removing metrics takes some space before it frees any.
+_RESERVED = 16 << 20
 
-_LAYOUT = 1  # of the tables; PRAGMA user_version
+# SQLite has no integers beyond these. They are stored as text.
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
-# state: of the one row, id makes those of the metrics, last is the time of the last one, rest what
-# came after the last newline; before, size and digest are of the add() that made it.
-_TABLES = (
-    """
-BEGIN;
-CREATE TABLE metrics (time INTEGER PRIMARY KEY, name TEXT, value, labels INTEGER);
-CREATE TABLE labels (id INTEGER PRIMARY KEY, json TEXT UNIQUE);
-CREATE TABLE state (id TEXT, last INTEGER, rest BLOB, before BLOB, size INTEGER, digest BLOB);
-INSERT INTO state VALUES (lower(hex(randomblob(16))), 0, x'', x'', 0, x'');
-PRAGMA user_version = %d;
-COMMIT;
-"""
-    % _LAYOUT
-)
-
-# Bytes of the disk that are not used up: removing takes some too, before it gives any back.
-_LEFT_FREE = 16 << 20
-
-# Beyond these SQLite has no integers, and they are kept as their digits.
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
-
-
-class Metric(namedtuple("Metric", "id time name value labels")):
-    """A metric on its way to a server.
-
-    id: text that no other metric has, and that stays the same when it is sent again.
-    time: nanoseconds since 1970, UTC; no two metrics of a spool have the same.
-    labels: a dict of texts.
-    """
-
-
-class SpoolError(Exception):
-    """The file cannot be used for a spool."""
+_MAX_PARAMETERS = 999  # of a statement, in every version of SQLite
+_MAX_FREE_PAGES = 1000  # of the database, before they are given back to the file system
 
 
 class SpoolFull(Exception):
-    """The spool, or the disk that it is on, has no room for now."""
-
-    retry_after = None
+    """There is no room at the moment, in the spool or on its disk."""
 
 
-class Spool(object):
-    """Keeps metrics in their order, with their times and labels, through crashes and restarts.
+class Spool:
+    """Keeps metrics in order, with their times and labels, across crashes and restarts.
 
-    path: of the database. Beside it are those of SQLite, and PATH.refused: what was refused, as
-    lines of JSON.
-    labels: a dict of texts for the metrics that come now; those that wait keep theirs.
-    limit: bytes of the database from which on it is full.
-    clock: nanoseconds since 1970.
+    path: the path of the database. SQLite keeps its own files beside it; PATH.refused contains
+        what was rejected, one JSON object a line.
+    labels: the labels of metrics that are added from now on. Those in the spool keep theirs.
+    limit: the maximum size of the database in bytes; fullness() tells when it is reached.
+    clock: returns nanoseconds since 1970.
 
-    What add() has returned from survives the death of the process, and that of the system but
-    for the last moments (SQLite's WAL, synchronous=NORMAL). Threads may share a spool.
+    Once add() has returned, the metrics survive the death of the process; if the system crashes,
+    its last moments may be lost (SQLite's WAL mode with synchronous=NORMAL). Threads may share a
+    spool.
 
-    Raises SpoolError for a file that is not the user's own, or no spool, or is in use.
+    Raises database.SpoolError for a file that cannot be used.
     """
 
-    def __init__(self, path, labels, limit, clock=time.time_ns):
+    def __init__(
+        self,
+        path: str,
+        labels: Mapping[str, str],
+        limit: int,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.path = path
-        self.refused_path = path + ".refused"
-        self.limit = limit
-        self.full = False  # what fullness() said last
-        self.salvaged = None  # the path of a broken spool, of which what could be read is here
+        self.rejected_path = path + ".refused"
+        self.partial_line = b""  # bytes after the last newline in the pipe
+        self._limit = limit
         self._clock = clock
         self._lock = threading.RLock()
-        self._labels_text = json.dumps(labels, sort_keys=True)
-        for ending in ("", "-wal", "-shm", "-journal", ".refused", ".new", ".saved"):
-            _check_own(path + ending)
-        _check_kind(path)
+        self._labels_json = json.dumps(labels, sort_keys=True)
+        self._database, self.corrupt_path = database.open_database(path, clock)
         try:
-            self._end_salvage()
-            try:
-                self._open()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                self._salvage()
-        except OSError as error:
-            raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
-        except sqlite3.DatabaseError as error:
-            raise SpoolError(_explained(path, error))
-
-    def _open(self):
-        self._database = _connected(self.path)
-        problem = self._one("PRAGMA quick_check(1)")[0]
-        if problem != "ok":
+            self._load()
+        except sqlite3.Error as error:
             self._database.close()
-            raise sqlite3.DatabaseError(problem)
+            raise database.SpoolError(f"cannot use the spool {path!r}: {error}") from error
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    def _load(self) -> None:
         with self._database:
             self._database.execute(
-                "INSERT OR IGNORE INTO labels (json) VALUES (?)", (self._labels_text,)
+                "INSERT OR IGNORE INTO labels (json) VALUES (?)", (self._labels_json,)
             )
-        self._labels = self._one("SELECT id FROM labels WHERE json = ?", self._labels_text)[0]
-        self._waiting = self._one("SELECT count(*) FROM metrics")[0]
-        self._id, self._last, self.rest, self._before, self._size, self._digest = self._one(
-            "SELECT * FROM state"
-        )
+        self._labels = self._one("SELECT id FROM labels WHERE json = ?", self._labels_json)[0]
+        self._waiting: int = self._one("SELECT count(*) FROM metrics")[0]
+        (
+            self._id,
+            self._last_time,
+            self.partial_line,
+            self._previous_partial_line,
+            self._stored_size,
+            self._stored_digest,
+        ) = self._one("SELECT id, last, rest, before, size, digest FROM state")
 
-    def _salvage(self):
-        """Put the broken database aside, and take over what can be read of it.
+    def restore_file(self) -> bool:
+        """Create the database file again if somebody has removed it. Return whether it was so.
 
-        Killed in between, the next start begins again, or ends what _end_salvage() began.
-        """
-        new = self.path + ".new"
-        if os.path.exists(new):
-            os.unlink(new)
-        database = _connected(new)
-        old = sqlite3.connect(self.path)
-        for query, copy in (
-            ("SELECT id, json FROM labels", "INSERT INTO labels VALUES (?, ?)"),
-            (
-                "SELECT time, name, value, labels FROM metrics ORDER BY time",
-                "INSERT INTO metrics VALUES (?, ?, ?, ?)",
-            ),
-            ("SELECT last, rest FROM state", "UPDATE state SET last = ?, rest = ?"),
-        ):
-            try:
-                for row in old.execute(query):
-                    database.execute(copy, row)
-            except sqlite3.DatabaseError:
-                pass  # here it breaks off
-        old.close()
-        database.execute(
-            "UPDATE state SET last = max(last, (SELECT ifnull(max(time), 0) FROM metrics))"
-        )
-        database.commit()
-        database.execute("PRAGMA journal_mode = DELETE")
-        database.close()
-        os.rename(new, self.path + ".saved")
-        self._end_salvage()
-        self._open()
-
-    def _end_salvage(self):
-        """Let the database that was saved take the place of the broken one, if there is one."""
-        if not os.path.exists(self.path + ".saved"):
-            return
-        broken = "%s.broken-%d" % (self.path, self._clock())
-        for ending in ("-wal", "-shm", "-journal", ""):
-            if os.path.exists(self.path + ending):
-                os.rename(self.path + ending, broken + ending)
-        os.rename(self.path + ".saved", self.path)
-        self.salvaged = broken
-
-    def renew(self):
-        """Make the file anew if somebody has removed it; return whether it was so.
-
-        Raises SpoolFull when it cannot be made.
+        Raises SpoolFull if it cannot be created.
         """
         if os.path.exists(self.path):
             return False
         with self._lock:
-            old = os.umask(0o077)
+            old_umask = os.umask(0o077)
             try:
                 self._database.execute("VACUUM INTO ?", (self.path,))
                 self._database.close()
-                for ending in ("-wal", "-shm"):
-                    if os.path.exists(self.path + ending):
-                        os.unlink(self.path + ending)
-                self._open()
+                for suffix in ("-wal", "-shm"):
+                    if os.path.exists(self.path + suffix):
+                        os.unlink(self.path + suffix)
+                self._database = database.connect(self.path)
+                self._load()
             except (sqlite3.Error, OSError) as error:
-                raise SpoolFull("the spool %r was removed: %s" % (self.path, error))
+                raise SpoolFull(f"the spool {self.path!r} was removed: {error}") from error
             finally:
-                os.umask(old)
+                os.umask(old_umask)
         return True
 
-    def recall(self, data):
-        """Let the rest be what it was before the last add(), if the data are what it was given.
+    def recover_partial_line(self, data: bytes) -> None:
+        """Undo the last partial line if this data was already stored before a crash.
 
-        To be called with the first bytes of the pipe: a daemon that was killed after add() has
-        not taken them out. They are added again, and must not be joined to their own end.
+        To be called with the first bytes read from the pipe. If the process was killed between
+        add() and taking its data out of the pipe, the data is read again, and must not be joined
+        to its own end.
         """
-        seen = data[: self._size]
-        if self._size and hashlib.sha256(seen).digest() == self._digest:
-            self.rest = self._before
-        self._size = 0
+        stored = data[: self._stored_size]
+        if self._stored_size and hashlib.sha256(stored).digest() == self._stored_digest:
+            self.partial_line = self._previous_partial_line
+        self._stored_size = 0
 
-    def add(self, metrics, rest=b"", data=b""):
-        """Keep the metrics, and the bytes that came after them, which end in no newline yet.
+    def add(
+        self, pairs: Sequence[Tuple[str, Value]], partial_line: bytes = b"", data: bytes = b""
+    ) -> None:
+        """Store the metrics, and the partial line that follows them.
 
-        metrics: (name, value) pairs.
-        data: what was read.
+        pairs: the (name, value) of each metric.
+        data: the bytes read from the pipe, for recover_partial_line().
 
-        Raises SpoolFull, and then has kept nothing.
+        Raises SpoolFull, and then has stored nothing.
         """
         with self._lock:
-            moment = max(self._last, self._clock())
+            moment = max(self._last_time, self._clock())
             rows = []
-            for name, value in metrics:
+            for name, value in pairs:
                 moment += 1
-                if not isinstance(value, float) and not _SMALLEST <= value <= _LARGEST:
-                    value = str(value)
-                rows.append((moment, name, value, self._labels))
-            last = moment if rows else self._last
-            state = (last, rest, b"", 0, b"")
-            if rest or self.rest:
-                state = (last, rest, self.rest, len(data), hashlib.sha256(data).digest())
-            try:
-                with self._database:
-                    self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
-                    self._database.execute(
-                        "UPDATE state SET last = ?, rest = ?, before = ?, size = ?, digest = ?",
-                        state,
-                    )
-            except sqlite3.Error as error:
-                raise SpoolFull("the spool %r takes nothing: %s" % (self.path, error))
-            self._last = last
-            self.rest = rest
+                stored: Any = value
+                if not isinstance(value, float) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+                    stored = str(value)
+                rows.append((moment, name, stored, self._labels))
+            last_time = moment if rows else self._last_time
+            state: Tuple[Any, ...] = (last_time, partial_line, b"", 0, b"")
+            if partial_line or self.partial_line:
+                digest = hashlib.sha256(data).digest()
+                state = (last_time, partial_line, self.partial_line, len(data), digest)
+            with self._transaction():
+                self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
+                self._database.execute(
+                    "UPDATE state SET last = ?, rest = ?, before = ?, size = ?, digest = ?", state
+                )
+            self._last_time = last_time
+            self.partial_line = partial_line
             self._waiting += len(rows)
 
-    def oldest(self, count):
-        """Return up to that many of the metrics that have waited longest."""
+    def oldest(self, count: int) -> List[Metric]:
+        """Return up to `count` of the metrics that have waited longest, in order."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT time, name, value, ifnull(json, '{}') FROM metrics "
                 "LEFT JOIN labels ON labels = id ORDER BY time LIMIT ?",
                 (count,),
             ).fetchall()
-        known = {}
+        parsed: Dict[str, Mapping[str, str]] = {}
         metrics = []
         for moment, name, value, labels in rows:
-            if labels not in known:
-                known[labels] = json.loads(labels)
+            if labels not in parsed:
+                parsed[labels] = json.loads(labels)
             if isinstance(value, str):
                 value = int(value)
-            id = "%s-%d" % (self._id, moment)
-            metrics.append(Metric(id, moment, name, value, known[labels]))
+            metrics.append(Metric(f"{self._id}-{moment}", moment, name, value, parsed[labels]))
         return metrics
 
-    def remove(self, metrics):
-        """Forget these metrics, which oldest() has returned.
+    def remove(self, metrics: Sequence[Metric]) -> None:
+        """Remove these metrics.
 
-        Raises SpoolFull when the disk has no room to note it.
+        Raises SpoolFull if the disk has no room to record it.
         """
         with self._lock:
-            try:
-                with self._database:
-                    removed = self._database.execute(
-                        "DELETE FROM metrics WHERE time BETWEEN ? AND ?",
-                        (metrics[0].time, metrics[-1].time),
+            removed = 0
+            with self._transaction():
+                for start in range(0, len(metrics), _MAX_PARAMETERS):
+                    times = [metric.time for metric in metrics[start : start + _MAX_PARAMETERS]]
+                    marks = ",".join("?" * len(times))
+                    removed += self._database.execute(
+                        f"DELETE FROM metrics WHERE time IN ({marks})", times
                     ).rowcount
-            except sqlite3.Error as error:
-                raise SpoolFull("the spool %r takes nothing: %s" % (self.path, error))
             self._waiting -= removed
-            if self._one("PRAGMA freelist_count")[0] > 1000:
-                self._give_back("incremental_vacuum(1000)")
+            if self._one("PRAGMA freelist_count")[0] > _MAX_FREE_PAGES:
+                self._free(f"incremental_vacuum({_MAX_FREE_PAGES})")
 
-    def refuse(self, entries):
-        """Keep what was refused, each a dict, in the file for it.
+    def reject(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Append the entries to the file of what was rejected, as lines of JSON.
 
-        Raises SpoolFull when the disk has no room for it.
+        Raises SpoolFull if the file cannot be written, and then has written nothing.
         """
         data = "".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii")
-        # Somebody may have put a pipe there: not waiting for its reader is an error.
+        # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
         flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with os.fdopen(os.open(self.refused_path, flags, 0o600), "ab", 0) as file:
+            with os.fdopen(os.open(self.rejected_path, flags, 0o600), "ab", 0) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                     raise OSError(errno.EPERM, "it is not a regular file of this user")
@@ -280,117 +215,47 @@ class Spool(object):
                     os.ftruncate(file.fileno(), status.st_size)
                     raise
         except OSError as error:
-            raise SpoolFull("cannot write %r: %s" % (self.refused_path, error.strerror))
+            raise SpoolFull(f"cannot write {self.rejected_path!r}: {error.strerror}") from error
 
-    def waiting(self):
-        """Return how many metrics wait."""
+    def waiting(self) -> int:
+        """Return the number of metrics in the spool."""
         return self._waiting
 
-    def fullness(self):
-        """Return why no more should be added for now, or None."""
-        reason = self._fullness()
-        self.full = reason is not None
-        return reason
-
-    def _fullness(self):
+    def fullness(self) -> Optional[str]:
+        """Return why no more metrics should be added at the moment, or None."""
         used = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]
-        if used * self._one("PRAGMA page_size")[0] >= self.limit:
-            return "the spool %r has reached its limit" % self.path
+        if used * self._one("PRAGMA page_size")[0] >= self._limit:
+            return f"the spool {self.path!r} has reached its limit"
         if self._disk_is_full():
-            self._give_back("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
-            if self._disk_is_full():
-                left = _LEFT_FREE >> 20
-                return "the disk of the spool %r has less than %d MiB left" % (self.path, left)
+            return f"the disk of the spool {self.path!r} has less than {_RESERVED >> 20} MiB left"
         return None
 
-    def _disk_is_full(self):
-        disk = os.statvfs(os.path.dirname(self.path) or ".")
-        return disk.f_bavail * disk.f_frsize < _LEFT_FREE
+    def free_disk_space(self) -> None:
+        """Give free pages of the database back to the file system if that is nearly full."""
+        if self._disk_is_full():
+            self._free("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
 
-    def _give_back(self, *pragmas):
-        """Give back to the disk what removing has left empty, if there is room to do it."""
+    def _disk_is_full(self) -> bool:
+        disk = os.statvfs(os.path.dirname(self.path) or ".")
+        return disk.f_bavail * disk.f_frsize < _RESERVED
+
+    def _free(self, *pragmas: str) -> None:
         with self._lock:
             try:
-                for pragma in pragmas:
-                    self._database.execute("PRAGMA " + pragma).fetchall()
+                # Not execute(): Python 3.11 steps only once through incremental_vacuum.
+                self._database.executescript("".join(f"PRAGMA {pragma};" for pragma in pragmas))
             except sqlite3.OperationalError:
-                pass
+                pass  # the disk has no room even for this
 
-    def close(self):
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._database:
+                yield
+        except sqlite3.Error as error:
+            raise SpoolFull(f"cannot write to the spool {self.path!r}: {error}") from error
+
+    def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
         with self._lock:
-            self._database.close()
-
-    def _one(self, query, *parameters):
-        with self._lock:
-            return self._database.execute(query, parameters).fetchone()
-
-
-def _connected(path):
-    """Return a connection that nobody else can have, to a database with our tables."""
-    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    os.close(descriptor)
-    database = sqlite3.connect(
-        path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False
-    )
-    run = database.execute
-    try:
-        run("PRAGMA locking_mode = EXCLUSIVE")
-        layout = run("PRAGMA user_version").fetchone()[0]
-        others = run("SELECT count(*) FROM sqlite_master").fetchone()[0] if layout == 0 else 0
-        if layout not in (0, _LAYOUT) or others:
-            raise SpoolError(
-                "%r is not a spool of this version, and was left as it is: give another one "
-                "(--spool)" % path
-            )
-        if layout == 0:
-            run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
-        run("BEGIN IMMEDIATE")  # takes the lock, which another daemon may have
-        run("COMMIT")
-        if layout == 0:
-            database.executescript(_TABLES)
-    except Exception:
-        database.close()
-        raise
-    return database
-
-
-def _check_own(path):
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
-    if not stat.S_ISREG(status.st_mode):
-        raise SpoolError(
-            "%r is not a regular file, and was left as it is: give another spool (--spool)" % path
-        )
-    if status.st_uid != os.geteuid():
-        raise SpoolError(
-            "%r belongs to the user %d: give another spool (--spool)" % (path, status.st_uid)
-        )
-
-
-def _check_kind(path):
-    """Raise SpoolError for a file that never was a spool, such as one named by mistake."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_SQLITE))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SpoolError("cannot use the spool %r: %s" % (path, error.strerror))
-    if start and start != _SQLITE:
-        raise SpoolError(
-            "%r is not a spool, and was left as it is: give another one (--spool)" % path
-        )
-
-
-def _explained(path, error):
-    if "locked" in str(error):
-        return "another daemon uses the spool %r: give another one (--spool)" % path
-    return "cannot use the spool %r: %s" % (path, error)
+            row: Tuple[Any, ...] = self._database.execute(query, parameters).fetchone()
+            return row

@@ -1,10 +1,15 @@
 """What Elasticsearch and OpenSearch have in common: documents, written in bulk."""
 
-from benchmarkai.daemon.backends import BackendBase, Unavailable, option, secret, url
-from benchmarkai.daemon.backends.stdout import iso
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+
+from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.metric import Metric, format_time
+from benchmarkai.daemon.options import option, secret_option, url_option
 
 _MAPPING = {
-    # Without it the type of the first value counts: a long would cut the others, a float is short.
+    # Without it, the first value decides on the type: a long would truncate later values, and a
+    # float would round them.
     "properties": {
         "@timestamp": {"type": "date_nanos"},
         "name": {"type": "keyword"},
@@ -15,81 +20,93 @@ _MAPPING = {
     ],
 }
 
-_HERE_ALREADY = 409  # the document has come before, and its answer was lost
+_CONFLICT = 409  # the document was indexed before, and the response got lost
 
 
-class BulkBackend(BackendBase):
-    """One document a metric, whose id is that of the metric: sent twice, it is there once."""
+class BulkBackend(base.Backend):
+    """Writes a document for each metric. Its id is that of the metric, so a retry is harmless."""
 
     options = [
-        url("http://localhost:9200", "The server."),
+        url_option("http://localhost:9200", "The server."),
         option("--index", "The index.", default="job-metrics", show_default=True),
-        option("--user", "The name of the user, with a password."),
-        secret("--password", "the password"),
+        option("--user", "The user name; needs a password."),
+        secret_option("--password", "the password"),
     ]
 
-    def __init__(self, index):
+    def __init__(self, index: str) -> None:
         self._index = index
         self._has_index = False
 
-    def create_index(self, name, mapping):
-        """Make the index unless it exists already. Raises as the client does."""
+    def create_index(self, name: str, mapping: Mapping[str, Any]) -> None:
+        """Create the index. Raises whatever the client raises."""
         raise NotImplementedError
 
-    def bulk(self, operations):
-        """Return the answer of the server, a dict. Raises as the client does."""
+    def bulk(self, operations: Sequence[Mapping[str, Any]]) -> Any:
+        """Return the response of the server, a dict. Raises whatever the client raises."""
         raise NotImplementedError
 
-    def failure(self, error):
-        """Return Unavailable or Rejected for an error that the client raised, or None."""
+    def error_from(self, error: Exception) -> Union[None, Unavailable, Rejected]:
+        """Return what an error that the client has raised means, or None if it is none of its."""
         raise NotImplementedError
 
-    def send(self, metrics):
-        operations = []
+    def send(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
+        operations: List[Dict[str, Any]] = []
         for metric in metrics:
             operations.append({"create": {"_index": self._index, "_id": metric.id}})
             operations.append(
                 {
-                    "@timestamp": iso(metric.time),
+                    "@timestamp": format_time(metric.time),
                     "name": metric.name,
                     "value": metric.value,
                     "labels": metric.labels,
                 }
             )
+        if not self._has_index:
+            self._ensure_index()
         try:
-            if not self._has_index:
-                self.create_index(self._index, _MAPPING)
-                self._has_index = True
-            answer = self.bulk(operations)
+            response = self.bulk(operations)
         except Exception as error:
-            failure = self.failure(error)
+            failure = self.error_from(error)
             if failure is None:
                 raise
-        else:
-            return _refused(metrics, answer)
-        raise failure
+            raise failure from error
+        return _rejected_items(metrics, response)
+
+    def _ensure_index(self) -> None:
+        try:
+            self.create_index(self._index, _MAPPING)
+        except Exception as error:
+            if getattr(error, "error", None) != "resource_already_exists_exception":
+                failure = self.error_from(error)
+                if failure is None:
+                    raise
+                if isinstance(failure, Rejected):  # the index, not the metrics
+                    failure = Unavailable(f"cannot create the index {self._index!r}: {failure}")
+                raise failure from error
+        self._has_index = True
 
 
-def _refused(metrics, answer):
-    refused = []
+def _rejected_items(metrics: Sequence[Metric], response: Any) -> List[Tuple[Metric, str]]:
     try:
-        results = [(item["create"]["status"], item["create"]) for item in answer["items"]]
+        items = [item["create"] for item in response["items"]]
+        statuses = [item["status"] for item in items]
     except (KeyError, TypeError):
-        results = []
-    if len(results) != len(metrics):
-        raise Unavailable("the answer has %d items for %d metrics" % (len(results), len(metrics)))
-    for metric, (status, result) in zip(metrics, results):
-        if status < 300 or status == _HERE_ALREADY:
+        items = statuses = []
+    if len(items) != len(metrics):
+        raise Unavailable(f"the response has {len(items)} items for {len(metrics)} metrics")
+    rejected = []
+    for metric, item, status in zip(metrics, items, statuses):
+        if status < 300 or status == _CONFLICT:
             continue
-        reason = "HTTP %d: %s" % (status, _reason(result.get("error")))
+        reason = f"HTTP {status}: {_describe(item.get('error'))}"
         if status != 400:
-            raise Unavailable(reason)  # the others have come: then they are here already
-        refused.append((metric, reason))
-    return refused
+            raise Unavailable(reason)  # a retry finds the accepted ones with _CONFLICT
+        rejected.append((metric, reason))
+    return rejected
 
 
-def _reason(error):
+def _describe(error: Any) -> str:
     if not isinstance(error, dict):
-        return error
+        return str(error)
     cause = error.get("caused_by") or {}
     return ": ".join(filter(None, [error.get("type"), error.get("reason"), cause.get("reason")]))

@@ -1,12 +1,16 @@
-from benchmarkai.daemon.backends import TIMEOUT, Unavailable, check_answer, secret
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.backends.bulk import BulkBackend
+from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.options import secret_option
 
 
 class Backend(BulkBackend):
     """Write to Elasticsearch 8 or newer.
 
-    Each metric is a document. Its fields are @timestamp, name, value and labels. The index is
-    made, with their types, unless there is one.
+    Each metric becomes a document with the fields @timestamp, name, value and labels. The index
+    is created with their types unless it exists.
 
     \b
       $ bai-daemon elasticsearch --url http://localhost:9200 --index job-metrics
@@ -14,12 +18,19 @@ class Backend(BulkBackend):
             --label run=42 -- ./my_benchmark.sh
     """
 
-    options = BulkBackend.options + [secret("--api-key", "an API key, instead of a user")]
+    options = [*BulkBackend.options, secret_option("--api-key", "an API key, in place of a user")]
 
-    def __init__(self, url, index, user, password, api_key):
+    def __init__(
+        self,
+        url: str,
+        index: str,
+        user: Optional[str],
+        password: Optional[str],
+        api_key: Optional[str],
+    ) -> None:
         import elasticsearch
 
-        super(Backend, self).__init__(index)
+        super().__init__(index)
         self._errors = elasticsearch
         self._client = elasticsearch.Elasticsearch(
             url,
@@ -29,22 +40,18 @@ class Backend(BulkBackend):
             max_retries=0,
         )
 
-    def create_index(self, name, mapping):
-        try:
-            self._client.indices.create(index=name, mappings=mapping)
-        except self._errors.BadRequestError as error:
-            if error.error != "resource_already_exists_exception":
-                raise Unavailable("cannot make the index %r: %s" % (name, error))
+    def create_index(self, name: str, mapping: Mapping[str, Any]) -> None:
+        self._client.indices.create(index=name, mappings=mapping)
 
-    def bulk(self, operations):
+    def bulk(self, operations: Sequence[Mapping[str, Any]]) -> Any:
         return self._client.bulk(operations=operations)
 
-    def failure(self, error):
+    def error_from(self, error: Exception) -> Union[None, Unavailable, Rejected]:
+        failure = None
         if isinstance(error, self._errors.ApiError):
-            try:
-                check_answer(error.meta.status, error, error.meta.headers)
-            except Exception as failure:
-                return failure
-        if isinstance(error, (self._errors.TransportError, self._errors.ApiError)):
-            return Unavailable(str(error))
-        return None
+            failure = error_for(error.meta.status, error, error.meta.headers)
+        if failure is None and isinstance(
+            error, (self._errors.TransportError, self._errors.ApiError)
+        ):
+            failure = Unavailable(str(error))
+        return failure

@@ -1,24 +1,21 @@
 import re
+from typing import Mapping, Optional, Sequence
 from urllib.parse import urlencode
 
-from benchmarkai.daemon.backends import (
-    TIMEOUT,
-    BackendBase,
-    Unavailable,
-    check_answer,
-    option,
-    secret,
-    url,
-)
+from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends.base import Unavailable
+from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.options import option, secret_option, url_option
 
 _AMBIGUOUS = re.compile(r"\\[,= ]")
 
 
-class Backend(BackendBase):
-    """Write to InfluxDB, or to VictoriaMetrics.
+class Backend(base.Backend):
+    """Write to InfluxDB or VictoriaMetrics.
 
-    The name of the metric is the measurement, the value its field "value", the labels are the
-    tags, and the time has nanoseconds. The database must exist.
+    The name of a metric becomes the measurement, its value the field "value", its labels become
+    tags, and its time has nanoseconds. The database must exist.
 
     \b
       $ bai-daemon influxdb --url http://localhost:8086 --database benchmarks
@@ -26,14 +23,21 @@ class Backend(BackendBase):
     """
 
     options = [
-        url("http://localhost:8086", "The server."),
-        option("--database", "The database; of InfluxDB 2 the bucket.", required=True),
-        option("--user", "The name of the user, with a password."),
-        secret("--password", "the password"),
-        secret("--token", "the token, instead of a user"),
+        url_option("http://localhost:8086", "The server."),
+        option("--database", "The database; the bucket in InfluxDB 2.", required=True),
+        option("--user", "The user name; needs a password."),
+        secret_option("--password", "the password"),
+        secret_option("--token", "the token, in place of a user"),
     ]
 
-    def __init__(self, url, database, user, password, token):
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        user: Optional[str],
+        password: Optional[str],
+        token: Optional[str],
+    ) -> None:
         import urllib3
         from influxdb_client import Point
 
@@ -42,49 +46,65 @@ class Backend(BackendBase):
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(total=TIMEOUT), retries=False, headers={}
         )
-        # The API of InfluxDB 1, which 2 and 3 have too.
+        # The API of InfluxDB 1, which InfluxDB 2 and 3 have too.
         self._url = url + "/write?" + urlencode({"db": database, "precision": "ns"})
         self._headers = {"Content-Type": "text/plain; charset=utf-8"}
         if token:
             self._headers["Authorization"] = "Token " + token
         elif user:
-            self._headers.update(urllib3.make_headers(basic_auth="%s:%s" % (user, password or "")))
+            self._headers.update(urllib3.make_headers(basic_auth=f"{user}:{password or ''}"))
 
-    def objection(self, metric):
-        # https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
-        texts = [metric.name] + [text for label in metric.labels.items() for text in label]
-        for text in texts:
-            if text.endswith("\\") or any(mark in text for mark in "\n\r\t"):
-                return (
-                    "%r has a tab, a line break or a backslash at its end, which the line protocol "
-                    "cannot hold" % text
-                )
-        if _AMBIGUOUS.search(metric.name):
-            return "a backslash before a comma, a space or = is lost in the name of a measurement"
-        if metric.name.startswith("#"):
-            return "the line protocol takes a name that begins with # for a comment"
-        if "time" in metric.labels:
-            return "InfluxDB has no tag named time"
+    def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
+        for label in labels.items():
+            for text in label:
+                if _is_unwritable(text):
+                    return _unwritable(text)
+        if "time" in labels:
+            return "InfluxDB does not allow a tag named time"
         return None
 
-    def send(self, metrics):
+    def reason_to_reject(self, metric: Metric) -> Optional[str]:
+        # https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
+        if _is_unwritable(metric.name):
+            return _unwritable(metric.name)
+        if _AMBIGUOUS.search(metric.name):
+            return (
+                "its name has a backslash before a comma, a space or =, which the line protocol "
+                "drops"
+            )
+        if metric.name.startswith("#"):
+            return "its name starts with #, which starts a comment in the line protocol"
+        return None
+
+    def send(self, metrics: Sequence[Metric]) -> None:
         lines = []
         for metric in metrics:
-            # Always a float: a field has one type, and the first value decides.
+            # Always a float: the first value decides on the type of the field.
             point = self._point(metric.name).field("value", float(metric.value)).time(metric.time)
             for name, value in metric.labels.items():
                 point.tag(name, value)
             lines.append(point.to_line_protocol())
+        body = "\n".join(lines).encode("utf-8")
         try:
-            answer = self._pool.request(
-                "POST", self._url, body="\n".join(lines).encode("utf-8"), headers=self._headers
-            )
+            response = self._pool.request("POST", self._url, body=body, headers=self._headers)
         except self._errors.HTTPError as error:
-            failure = Unavailable(str(error))
-        else:
-            text = "%s: %s" % (self._url, answer.data.decode("utf-8", "replace"))
-            check_answer(answer.status, text, answer.headers)
-            if answer.status == 204:
-                return
-            failure = Unavailable("the answer is not one of InfluxDB: HTTP %d" % answer.status)
-        raise failure
+            raise Unavailable(str(error)) from error
+        text = f"{self._url}: {response.data.decode('utf-8', 'replace')}"
+        failure = error_for(response.status, text, response.headers)
+        if failure is not None:
+            raise failure
+        if response.status != 204:
+            raise Unavailable(
+                f"unexpected response, HTTP {response.status}; is this an InfluxDB server?"
+            )
+
+
+def _is_unwritable(text: str) -> bool:
+    return text.endswith("\\") or any(character in text for character in "\n\r\t")
+
+
+def _unwritable(text: str) -> str:
+    return (
+        f"{text!r} has a tab, a line break or a backslash at its end, which the line protocol "
+        "cannot express"
+    )

@@ -1,12 +1,15 @@
-from benchmarkai.daemon.backends import TIMEOUT, Unavailable, check_answer
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.backends.bulk import BulkBackend
+from benchmarkai.daemon.backends.http import TIMEOUT, error_for
 
 
 class Backend(BulkBackend):
     """Write to OpenSearch.
 
-    Each metric is a document. Its fields are @timestamp, name, value and labels. The index is
-    made, with their types, unless there is one.
+    Each metric becomes a document with the fields @timestamp, name, value and labels. The index
+    is created with their types unless it exists.
 
     \b
       $ bai-daemon opensearch --url http://localhost:9200 --index job-metrics
@@ -14,10 +17,10 @@ class Backend(BulkBackend):
             --label run=42 -- ./my_benchmark.sh
     """
 
-    def __init__(self, url, index, user, password):
+    def __init__(self, url: str, index: str, user: Optional[str], password: Optional[str]) -> None:
         import opensearchpy
 
-        super(Backend, self).__init__(index)
+        super().__init__(index)
         self._errors = opensearchpy.exceptions
         self._client = opensearchpy.OpenSearch(
             url,
@@ -26,22 +29,16 @@ class Backend(BulkBackend):
             max_retries=0,
         )
 
-    def create_index(self, name, mapping):
-        try:
-            self._client.indices.create(index=name, body={"mappings": mapping})
-        except self._errors.RequestError as error:
-            if error.error != "resource_already_exists_exception":
-                raise Unavailable("cannot make the index %r: %s" % (name, error))
+    def create_index(self, name: str, mapping: Mapping[str, Any]) -> None:
+        self._client.indices.create(index=name, body={"mappings": mapping})
 
-    def bulk(self, operations):
+    def bulk(self, operations: Sequence[Mapping[str, Any]]) -> Any:
         return self._client.bulk(body=operations)
 
-    def failure(self, error):
+    def error_from(self, error: Exception) -> Union[None, Unavailable, Rejected]:
+        failure = None
         if isinstance(error, self._errors.TransportError) and isinstance(error.status_code, int):
-            try:
-                check_answer(error.status_code, error)
-            except Exception as failure:
-                return failure
-        if isinstance(error, self._errors.OpenSearchException):
-            return Unavailable(str(error))
-        return None
+            failure = error_for(error.status_code, error)
+        if failure is None and isinstance(error, self._errors.OpenSearchException):
+            failure = Unavailable(str(error))
+        return failure

@@ -1,31 +1,30 @@
 import logging
+from typing import Any, Dict, List, Sequence, Tuple
 
-from benchmarkai.daemon.backends import (
-    BackendBase,
-    Rejected,
-    Unavailable,
-    check_answer,
-    url,
-)
+from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.backends.http import error_for
+from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.options import url_option
 
-_TIMEOUT = 10  # seconds, in which the exporter tries again by itself
+_TIMEOUT = 10  # seconds, within which the exporter retries by itself
 
 
-class Backend(BackendBase):
-    """Export over OTLP/HTTP to a collector.
+class Backend(base.Backend):
+    """Export to an OpenTelemetry collector over OTLP/HTTP.
 
-    Each metric is a gauge. The labels become attributes of the resource. Headers, such as those
-    of a vendor, come from the variable OTEL_EXPORTER_OTLP_HEADERS, certificates from
-    OTEL_EXPORTER_OTLP_CERTIFICATE.
+    Each metric becomes a gauge, and the labels become attributes of the resource. Headers, such as
+    those that a vendor requires, come from the variable OTEL_EXPORTER_OTLP_HEADERS, certificates
+    from OTEL_EXPORTER_OTLP_CERTIFICATE.
 
     \b
       $ bai-daemon otlp --url http://localhost:4318
       $ bai-daemon otlp --label run=42 -- ./my_benchmark.sh
     """
 
-    options = [url("http://localhost:4318", "The collector, without /v1/metrics.")]
+    options = [url_option("http://localhost:4318", "The collector, without /v1/metrics.")]
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         import requests
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
@@ -37,35 +36,37 @@ class Backend(BackendBase):
         self._resource = Resource
         self._scope = InstrumentationScope("benchmarkai")
         self._response_type = metrics_service_pb2.ExportMetricsServiceResponse
-        self._answer = None
+        self._response: Any = None
         session = requests.Session()
-        session.max_redirects = 0  # redirected, a POST becomes a GET
-        session.hooks["response"].append(self._remember)
+        session.max_redirects = 0  # a redirected POST becomes a GET
+        session.hooks["response"].append(self._keep_response)
         self._exporter = OTLPMetricExporter(
             endpoint=url + "/v1/metrics", timeout=_TIMEOUT, session=session
         )
-        # It logs what is logged here as well.
+        # The exporter would log every error a second time.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
-    def send(self, metrics):
-        self._answer = None
-        result = self._exporter.export(self._data(metrics), timeout_millis=_TIMEOUT * 1000)
-        answer = self._answer
-        if answer is None:
-            raise Unavailable("no answer from the collector")
-        check_answer(answer.status_code, answer.text, answer.headers)
+    def send(self, metrics: Sequence[Metric]) -> None:
+        self._response = None
+        result = self._exporter.export(self._make_data(metrics), timeout_millis=_TIMEOUT * 1000)
+        response = self._response
+        if response is None:
+            raise Unavailable("no response from the collector")
+        failure = error_for(response.status_code, response.text, response.headers)
+        if failure is not None:
+            raise failure
         if result is not self._export.MetricExportResult.SUCCESS:
-            raise Unavailable("HTTP %d, and the export failed" % answer.status_code)
-        response = self._response_type()
+            raise Unavailable(f"HTTP {response.status_code}, but the export failed")
+        message = self._response_type()
         try:
-            response.ParseFromString(answer.content)
-        except Exception:
-            raise Unavailable("the answer is not one of OTLP")
-        if response.partial_success.rejected_data_points:
-            raise Rejected(response.partial_success.error_message or "rejected by the collector")
+            message.ParseFromString(response.content)
+        except Exception as error:
+            raise Unavailable("unexpected response; is this an OTLP collector?") from error
+        if message.partial_success.rejected_data_points:
+            raise Rejected(message.partial_success.error_message or "rejected by the collector")
 
-    def _data(self, metrics):
-        by_labels = {}
+    def _make_data(self, metrics: Sequence[Metric]) -> Any:
+        by_labels: Dict[Tuple[Tuple[str, str], ...], Dict[str, List[Metric]]] = {}
         for metric in metrics:
             labels = tuple(sorted(metric.labels.items()))
             by_labels.setdefault(labels, {}).setdefault(metric.name, []).append(metric)
@@ -76,7 +77,7 @@ class Backend(BackendBase):
                     scope_metrics=[
                         self._export.ScopeMetrics(
                             scope=self._scope,
-                            metrics=[self._gauge(*item) for item in by_name.items()],
+                            metrics=[self._make_gauge(*item) for item in by_name.items()],
                             schema_url="",
                         )
                     ],
@@ -86,7 +87,7 @@ class Backend(BackendBase):
             ]
         )
 
-    def _gauge(self, name, metrics):
+    def _make_gauge(self, name: str, metrics: Sequence[Metric]) -> Any:
         points = [
             self._export.NumberDataPoint(
                 attributes={},
@@ -100,5 +101,5 @@ class Backend(BackendBase):
             name=name, description="", unit="", data=self._export.Gauge(points)
         )
 
-    def _remember(self, answer, *arguments, **options):
-        self._answer = answer
+    def _keep_response(self, response: Any, *arguments: Any, **options: Any) -> None:
+        self._response = response

@@ -3,28 +3,26 @@ import http.client
 import re
 import urllib.error
 import urllib.request
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from benchmarkai.daemon.backends import (
-    TIMEOUT,
-    BackendBase,
-    Unavailable,
-    check_answer,
-    option,
-    secret,
-    url,
-)
+from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends.base import Unavailable
+from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.options import option, secret_option, url_option
 
 # https://prometheus.io/docs/concepts/data_model/
-_NOT_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
+_INVALID_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
 _LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*$")
 
 
-class Backend(BackendBase):
+class Backend(base.Backend):
     """Push to a Pushgateway, for Prometheus.
 
-    Each metric is a gauge. A Pushgateway has the last value of each metric only: for each single
-    value of a fast benchmark take another backend. Labels become the grouping key. In names, what
-    Prometheus does not take becomes "_"; the help text of the gauge has the name as it was.
+    Each metric becomes a gauge. A Pushgateway keeps only the last value of each: if every single
+    value of a fast benchmark counts, use another backend. Labels become the grouping key.
+    Characters that Prometheus does not allow in names become "_"; the help text of the gauge has
+    the original name.
 
     \b
       $ bai-daemon prometheus --gateway http://localhost:9091 --job alexnet
@@ -32,13 +30,15 @@ class Backend(BackendBase):
     """
 
     options = [
-        url("http://localhost:9091", "The Pushgateway.", name="--gateway"),
+        url_option("http://localhost:9091", "The Pushgateway.", name="--gateway"),
         option("--job", "The label job.", default="benchmark", show_default=True),
-        option("--user", "The name of the user, with a password."),
-        secret("--password", "the password"),
+        option("--user", "The user name; needs a password."),
+        secret_option("--password", "the password"),
     ]
 
-    def __init__(self, gateway, job, user, password):
+    def __init__(
+        self, gateway: str, job: str, user: Optional[str], password: Optional[str]
+    ) -> None:
         import prometheus_client
 
         self._client = prometheus_client
@@ -47,73 +47,84 @@ class Backend(BackendBase):
         self._user = user
         self._password = password or ""
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._originals = {}  # names as they were, by the names that they become
+        self._originals: Dict[str, str] = {}  # names of metrics, by their names in Prometheus
 
-    def objection(self, metric):
-        for name in metric.labels:
+    def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
+        for name in labels:
             if not _LABEL.match(name):
                 return (
-                    "the label %r cannot be one of Prometheus: write it with letters, digits and _"
-                    % name
+                    f"Prometheus does not allow the label {name!r}: use letters, digits and _ only"
                 )
             if name == "job":
-                return "the label job is that of --job"
-        valid = _valid(metric.name)
-        if metric.id and self._originals.setdefault(valid, metric.name) != metric.name:
-            return "it would become %s, which is %r already: rename it" % (
-                valid,
-                self._originals[valid],
-            )
+                return "the label job is set by --job"
         return None
 
-    def send(self, metrics):
-        groups = {}
+    def reason_to_reject(self, metric: Metric) -> Optional[str]:
+        valid = _valid_name(metric.name)
+        original = self._originals.setdefault(valid, metric.name)
+        if original != metric.name:
+            return f"it would become {valid}, like {original!r} before it: rename it"
+        return None
+
+    def send(self, metrics: Sequence[Metric]) -> None:
+        groups: Dict[Tuple[Tuple[str, str], ...], Dict[str, Any]] = {}
         for metric in metrics:
             labels = tuple(sorted(metric.labels.items()))
             groups.setdefault(labels, {})[metric.name] = metric.value
         for labels, values in groups.items():
             registry = self._client.CollectorRegistry()
             for name, value in values.items():
-                gauge = self._client.Gauge(_valid(name), name, registry=registry)
+                gauge = self._client.Gauge(_valid_name(name), name, registry=registry)
                 gauge.set(value)
             self._push(registry, dict(labels))
 
-    def _push(self, registry, labels):
+    def _push(self, registry: Any, labels: Mapping[str, str]) -> None:
         try:
             self._client.pushadd_to_gateway(
-                self._gateway, self._job, registry, labels, TIMEOUT, self._handler
+                self._gateway, self._job, registry, labels, TIMEOUT, self._make_request
             )
-            return
         except urllib.error.HTTPError as error:
-            failure = error
+            failure = error_for(error.code, _body_of(error), error.headers)
+            if failure is None:
+                raise
+            raise failure from error
         except (OSError, http.client.HTTPException) as error:
-            failure = Unavailable("%s: %s" % (self._gateway, error))
-        if isinstance(failure, Unavailable):
-            raise failure
-        try:
-            text = failure.read(1000).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            text = failure.reason
-        check_answer(failure.code, text, failure.headers)
+            raise Unavailable(f"{self._gateway}: {error}") from error
 
-    def _handler(self, url, method, timeout, headers, data):
-        def handle():
+    def _make_request(
+        self,
+        url: str,
+        method: str,
+        timeout: Optional[float],
+        headers: List[Tuple[str, str]],
+        data: bytes,
+    ) -> Callable[[], None]:
+        """Return the function that sends the request: a handler of prometheus_client."""
+
+        def send() -> None:
             request = urllib.request.Request(url, data, dict(headers), method=method)
             if self._user:
-                credentials = base64.b64encode(("%s:%s" % (self._user, self._password)).encode())
+                credentials = base64.b64encode(f"{self._user}:{self._password}".encode())
                 request.add_header("Authorization", "Basic " + credentials.decode("ascii"))
             self._opener.open(request, timeout=timeout).close()
 
-        return handle
+        return send
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirected, a POST becomes a GET, and its answer says nothing of the metrics."""
+    """A redirected POST becomes a GET, whose response says nothing about the metrics."""
 
-    def redirect_request(self, *arguments):
+    def redirect_request(self, *arguments: Any) -> None:
         return None
 
 
-def _valid(name):
-    valid = _NOT_IN_NAMES.sub("_", name)
+def _body_of(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(1000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return error.reason
+
+
+def _valid_name(name: str) -> str:
+    valid = _INVALID_IN_NAMES.sub("_", name)
     return "_" + valid if valid[0].isdigit() else valid

@@ -1,11 +1,12 @@
-import datetime
 import json
+from typing import Sequence
 
-from benchmarkai.daemon.backends import BackendBase, Broken
-from benchmarkai.stdout import Stdout
+from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.metric import Metric, format_time
+from benchmarkai.stdout import StdoutSink
 
 
-class Backend(BackendBase):
+class Backend(base.Backend):
     """Print metrics, each as a line of JSON.
 
     \b
@@ -13,14 +14,14 @@ class Backend(BackendBase):
       {"time": "2026-01-31T12:00:00.123456789Z", "name": "loss", "value": 0.42, "labels": {}}
     """
 
-    def __init__(self):
-        self._stdout = Stdout()
+    def __init__(self) -> None:
+        self._stdout = StdoutSink()
 
-    def send(self, metrics):
+    def send(self, metrics: Sequence[Metric]) -> None:
         lines = [
             json.dumps(
                 {
-                    "time": iso(metric.time),
+                    "time": format_time(metric.time),
                     "name": metric.name,
                     "value": metric.value,
                     "labels": metric.labels,
@@ -30,17 +31,7 @@ class Backend(BackendBase):
             for metric in metrics
         ]
         try:
-            # One by one: a command may print there too.
+            # One by one, because a command may print to the same stdout.
             self._stdout.write(lines)
-        except EnvironmentError as error:
-            failure = Broken(error.strerror or str(error))
-        else:
-            return
-        raise failure
-
-
-def iso(nanoseconds):
-    """Return the time as in ISO 8601, in UTC, with all its digits."""
-    seconds, rest = divmod(nanoseconds, 10**9)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return "%s.%09dZ" % (moment.strftime("%Y-%m-%dT%H:%M:%S"), rest)
+        except OSError as error:
+            raise base.FatalError(error.strerror or str(error)) from error

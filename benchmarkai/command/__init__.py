@@ -1,0 +1,1 @@
+"""bai-emit: publish metrics from the command line and from stdin."""

@@ -1,0 +1,123 @@
+"""bai-emit: from arguments or stdin to the sink, with an exit code at the end.
+
+Only options, help and usage errors need click; options.py has the click command.
+"""
+
+import os
+import sys
+
+from benchmarkai._compat import decode_utf8
+from benchmarkai.command.words import parse_words
+from benchmarkai.errors import FifoError, short_repr
+from benchmarkai.metrics import encode
+from benchmarkai.settings import open_sink
+from benchmarkai.stdout import write_stderr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple  # noqa: F401
+
+    from benchmarkai.settings import Sink  # noqa: F401
+
+PUBLISHED, NOT_DELIVERED, REJECTED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main():
+    # type: () -> int
+    """Run bai-emit with the arguments of this process, and return its exit code."""
+    arguments = sys.argv[1:]
+    completing = bool(os.environ.get("_BAI_EMIT_COMPLETE"))
+    try:
+        if completing or (
+            arguments != ["-"] and any(argument.startswith("-") for argument in arguments)
+        ):
+            return _run_click(arguments, completing)
+        try:
+            publish = _prepare(arguments, {})
+        except ValueError as error:
+            mistake = str(error)
+        else:
+            return publish()
+        return _run_click(arguments, mistake=mistake)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except MemoryError:
+        _report("out of memory: raise the limit of this process")
+    except (EnvironmentError, FifoError) as error:
+        _report(_reason_of(error))
+    return NOT_DELIVERED
+
+
+def _prepare(arguments, options):
+    # type: (Sequence[Any], Mapping[str, Tuple[str, str]]) -> Callable[[], int]
+    """Return the function that publishes the arguments, or stdin, and returns the exit code.
+
+    arguments: NAME=VALUE words; none, or a single "-", stands for stdin.
+    options: see open_sink().
+
+    Raises ValueError for a mistake in the arguments or the settings. The function raises
+    FifoError, and OSError (IOError on Python 2), if the arguments cannot be delivered.
+    """
+    sink = open_sink(options, notify=_report)
+    if arguments and list(arguments) != ["-"]:
+        pairs = parse_words([_decode_argument(argument) for argument in arguments])
+        lines = encode(pairs, sink.max_line_size)
+        return lambda: _publish_lines(sink, lines)
+    if not arguments and sys.stdin is not None and sys.stdin.isatty():
+        raise ValueError(
+            "nothing to publish: write NAME=VALUE, such as loss=0.42, or pipe records in, or "
+            "give a single - to type them"
+        )
+    return lambda: _publish_stdin(sink)
+
+
+def _publish_lines(sink, lines):
+    # type: (Sink, List[str]) -> int
+    sink.write(lines)
+    return PUBLISHED
+
+
+def _publish_stdin(sink):
+    # type: (Sink) -> int
+    # Imported here because it needs json and re, which are slow to import.
+    from benchmarkai.command.stream import StreamStopped, publish_stream
+
+    try:
+        return REJECTED if publish_stream(sink, _report) else PUBLISHED
+    except StreamStopped as stop:
+        consequence = "nothing from this line on was published"
+        if stop.partly:
+            consequence = "part of it was published, and nothing after it"
+        _report("line %d: %s: %s" % (stop.line, _reason_of(stop.cause), consequence))
+        return NOT_DELIVERED
+
+
+def _run_click(arguments, completing=False, mistake=None):
+    # type: (List[str], bool, Optional[str]) -> int
+    """Let the click command handle the arguments. Without click, report the mistake in them."""
+    try:
+        from benchmarkai.command.options import run
+    except ImportError:
+        _report(mistake or "options and help need click: install it with pip install click")
+        return REJECTED
+    return run(arguments, _prepare, completing)
+
+
+def _report(message):
+    # type: (str) -> None
+    write_stderr("bai-emit: %s\n" % message)
+
+
+def _reason_of(error):
+    # type: (BaseException) -> str
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _decode_argument(argument):
+    # type: (Any) -> str
+    """Return the argument as text. It is UTF-8, whatever the locale says."""
+    try:
+        data = argument if isinstance(argument, bytes) else os.fsencode(argument)  # novm
+        return decode_utf8(data)
+    except UnicodeDecodeError:
+        raise ValueError("%s is not UTF-8: write it in UTF-8" % short_repr(argument))

@@ -1,0 +1,176 @@
+"""The click command of bai-emit: options, help, completion and usage errors."""
+
+import click
+
+from benchmarkai import __version__, settings
+from benchmarkai.stdout import StdoutSink, write_stderr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple  # noqa: F401
+
+    _Prepare = Callable[[Sequence[str], Mapping[str, Tuple[str, str]]], Callable[[], int]]
+
+_HELP = """Publish metrics of a benchmark, as JSON, to stdout or to a named pipe.
+
+\b
+  $ bai-emit alexnet.latency=0.42
+  {"alexnet.latency": 0.42}
+  $ bai-emit alexnet.latency=0.42 alexnet.batchsize=16
+  {"alexnet.latency": 0.42, "alexnet.batchsize": 16}
+  $ echo '{"alexnet.latency": 0.42}' | bai-emit
+  {"alexnet.latency": 0.42}
+  $ ./my_benchmark | bai-emit          # one record per line, published as it arrives
+
+Without arguments, or with a single -, bai-emit reads records from stdin: JSON objects, or lines
+of NAME=VALUE words. Names that start with "-" go after --.
+"""
+
+_EPILOG = """\b
+Exit codes:
+  0    everything was published
+  1    something could not be delivered: to the pipe, or to a closed or full stdout
+  2    something in the arguments, options, variables or records was rejected
+  130  Ctrl-C
+"""
+
+
+def run(arguments, prepare, completing):
+    # type: (List[str], _Prepare, bool) -> int
+    """Run the click command with these arguments, and return the exit code.
+
+    prepare: called with the words, and the options as open_sink() takes them. It returns the
+        function that publishes, or raises ValueError for a mistake in them.
+    completing: whether a shell asks for completions.
+    """
+    if completing:
+        return bai_emit.main(arguments, prog_name="bai-emit", obj=prepare)
+    # Not main(): in click 8.0 and older it refuses to run with Python 3.6 in the C locale.
+    try:
+        with bai_emit.make_context("bai-emit", list(arguments), obj=prepare) as context:
+            return bai_emit.invoke(context)  # type: ignore[no-any-return]
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption):
+            message += " (put -- before a metric whose name starts with -)"
+        ctx = getattr(error, "ctx", None)
+        usage = ctx.get_usage() + "\n" if ctx else ""
+        write_stderr("%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message))
+        return error.exit_code
+    except UnicodeError:  # Python 2, in the messages of click
+        write_stderr("bai-emit: options must be ASCII: see bai-emit --help\n")
+        return click.UsageError.exit_code
+
+
+def _print(text):
+    # type: (Callable[[click.Context], str]) -> Callable[[click.Context, Any, Any], None]
+    def callback(context, parameter, value):
+        # type: (click.Context, click.Parameter, bool) -> None
+        if value and not context.resilient_parsing:
+            StdoutSink().write([text(context) + "\n"])
+            context.exit()
+
+    return callback
+
+
+def _check(check):
+    # type: (Callable[[str, str], Any]) -> Callable[[click.Context, Any, Any], Any]
+    def callback(context, parameter, value):
+        # type: (click.Context, click.Parameter, Optional[str]) -> Optional[str]
+        if value is not None:
+            try:
+                check(parameter.opts[0], value)
+            except ValueError as error:
+                raise click.UsageError(str(error), context)
+        return value
+
+    return callback
+
+
+def _check_not_empty(name, value):
+    # type: (str, str) -> None
+    if not value:
+        raise ValueError("%s is empty: give the path of the pipe" % name)
+
+
+def _option(name, variable, text, **attributes):
+    # type: (str, str, str, **Any) -> click.Option
+    return click.Option([name], help="%s  [env var: %s]" % (text, variable), **attributes)
+
+
+def _run(mode, fifo, max_wait, wait_step, words):
+    # type: (Optional[str], Optional[str], Optional[str], Optional[str], Tuple[str, ...]) -> int
+    context = click.get_current_context()
+    if fifo and mode == "stdout":
+        raise click.UsageError("--fifo means --mode fifo: leave one of them out", context)
+    given = (
+        (settings.MODE, "--mode", "fifo" if fifo else mode),
+        (settings.FIFO_PATH, "--fifo", fifo),
+        (settings.MAX_WAIT, "--max-wait", max_wait),
+        (settings.WAIT_STEP, "--wait-step", wait_step),
+    )
+    options = {variable: (name, text) for variable, name, text in given if text is not None}
+    try:
+        publish = context.obj(words, options)
+    except ValueError as error:
+        raise click.UsageError(str(error), context)
+    return publish()  # type: ignore[no-any-return]
+
+
+bai_emit = click.Command(
+    "bai-emit",
+    callback=_run,
+    help=_HELP,
+    epilog=_EPILOG,
+    add_help_option=False,
+    context_settings={"max_content_width": 100},
+    params=[
+        click.Argument(["words"], metavar="[NAME=VALUE]...", nargs=-1, type=click.UNPROCESSED),
+        _option(
+            "--mode",
+            settings.MODE,
+            "Where metrics go. Default: %s" % settings.DEFAULT_MODE,
+            type=click.Choice(["stdout", "fifo"], case_sensitive=False),
+        ),
+        _option(
+            "--fifo",
+            settings.FIFO_PATH,
+            "The named pipe; implies --mode fifo. Default: %s" % settings.DEFAULT_FIFO_PATH,
+            metavar="PATH",
+            type=click.Path(readable=False),
+            callback=_check(_check_not_empty),
+        ),
+        _option(
+            "--max-wait",
+            settings.MAX_WAIT,
+            "How long a record may wait for the pipe. Default: %s" % settings.DEFAULT_MAX_WAIT,
+            metavar="SECONDS",
+            callback=_check(settings.parse_seconds),
+        ),
+        _option(
+            "--wait-step",
+            settings.WAIT_STEP,
+            "Time between checks for the pipe. Default: %s" % settings.DEFAULT_WAIT_STEP,
+            metavar="SECONDS",
+            callback=_check(settings.parse_positive_seconds),
+        ),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print(lambda context: "bai-emit %s" % __version__),
+            help="Show the version.",
+        ),
+        click.Option(
+            ["-h", "--help"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print(lambda context: context.get_help()),
+            help="Show this message.",
+        ),
+    ],
+)

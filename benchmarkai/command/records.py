@@ -1,0 +1,219 @@
+"""The bytes of a stream into records: names and numbers, or the problem with them."""
+
+import re
+from collections import namedtuple
+
+from benchmarkai._compat import decode_utf8
+from benchmarkai.command import fastpath
+from benchmarkai.command.words import parse_words
+from benchmarkai.errors import short_repr
+from benchmarkai.jsonlines import MAX_RECORD_SIZE, parse_object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional, Sequence, Tuple, Union  # noqa: F401
+
+    _Found = Union["EncodedLines", "Record", "Problem"]
+
+_TOO_LONG = "the record is longer than %d bytes: split it" % MAX_RECORD_SIZE
+_BOM = b"\xef\xbb\xbf"
+
+
+class EncodedLines(namedtuple("EncodedLines", "line text")):
+    """Lines that are published as they stand, each of them a record.
+
+    line: the number of the first of them in the stream.
+    text: the lines, each with its newline.
+    """
+
+    __slots__ = ()
+
+
+class Record(namedtuple("Record", "line pairs")):
+    """The (name, value) pairs of a record, and the number of the line where it starts."""
+
+    __slots__ = ()
+
+
+class Problem(namedtuple("Problem", "line message")):
+    """Why a record is rejected, and the number of the line where it starts."""
+
+    __slots__ = ()
+
+
+class RecordReader(object):
+    """Finds the records in a stream that arrives in blocks.
+
+    A record is a JSON object, on one line or on several, or a line of NAME=VALUE words. feed()
+    and end() return a list of EncodedLines, Record and Problem, in the order of the stream.
+
+    Metrics are flat, so a line that starts with "{", or that is a line of words, cannot be part
+    of an object: if one arrives inside of an object, that object was not closed.
+    """
+
+    def __init__(self):
+        # type: () -> None
+        self.line = 1  # the number of the next line
+        self._partial_line = bytearray()
+        self._discarding = False  # the partial line is too long, and was rejected
+        self._object = None  # type: Optional[_PartialObject]
+
+    def first_open_line(self):
+        # type: () -> int
+        """Return the number of the first line that no record has taken so far."""
+        return self.line if self._object is None else self._object.line
+
+    def feed(self, block):
+        # type: (bytes) -> List[_Found]
+        """Return the records that end in this block of bytes."""
+        found = []  # type: List[_Found]
+        searched = len(self._partial_line)
+        self._partial_line += block
+        if self.line == 1 and self._partial_line[: len(_BOM)] == _BOM:
+            del self._partial_line[: len(_BOM)]
+            searched = 0
+        end = self._partial_line.rfind(b"\n", searched) + 1
+        if end:
+            lines = bytes(self._partial_line[:end])
+            del self._partial_line[:end]
+            found = self._parse_lines(lines)
+        if len(self._partial_line) > MAX_RECORD_SIZE:
+            if not self._discarding:
+                self._discarding = True
+                found.extend(self._reject_long_line(self._partial_line))
+            del self._partial_line[:]
+        return found
+
+    def end(self):
+        # type: () -> List[_Found]
+        """Return the records that end with the stream."""
+        found = self.feed(b"\n") if self._partial_line or self._discarding else []
+        return found + self._reject_open_object()
+
+    def _parse_lines(self, lines):
+        # type: (bytes) -> List[_Found]
+        if b"\r" in lines:
+            lines = lines.replace(b"\r\n", b"\n")
+        if self._object is None and not self._discarding:
+            first = self.line
+            text = fastpath.encode_lines(lines)
+            if text is not None:
+                self.line += text.count("\n")
+                return [EncodedLines(first, text)]
+            parsed = fastpath.parse_lines(lines)
+            if parsed is not None:
+                self.line += len(parsed)
+                return [Record(first + index, pairs) for index, pairs in enumerate(parsed)]
+        found = []  # type: List[_Found]
+        for line in lines[:-1].split(b"\n"):
+            found.extend(self._parse_line(line))
+            self.line += 1
+        return found
+
+    def _parse_line(self, line):
+        # type: (bytes) -> List[_Found]
+        if self._discarding:  # the line that was too long ends here
+            self._discarding = False
+            return []
+        if len(line) > MAX_RECORD_SIZE:
+            return self._reject_long_line(line)
+        problem = None
+        try:
+            text = decode_utf8(line).strip(" \t")
+        except UnicodeDecodeError as error:
+            text = line.decode("utf-8", "replace").strip(" \t")
+            problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (
+                short_repr(text),
+                error.start + 1,
+            )
+        if text[:1] == "{":
+            found = self._reject_open_object()
+            self._object = _PartialObject(self.line)
+            return found + self._continue_object(self._object, text, problem)
+        if self._object is None:
+            if problem:
+                return [Problem(self.line, problem)]
+            return [_parse(self.line, _parse_line_of_words, text)] if text else []
+        if "=" in text and not problem:
+            record = _parse(self.line, _parse_line_of_words, text)
+            if isinstance(record, Record):
+                return self._reject_open_object() + [record]
+        return self._continue_object(self._object, text, problem)
+
+    def _continue_object(self, partial, text, problem):
+        # type: (_PartialObject, str, Optional[str]) -> List[_Found]
+        partial.add(text, problem)
+        if partial.depth > 0:
+            return []
+        self._object = None
+        return [_parse(partial.line, partial.parse)]
+
+    def _reject_open_object(self):
+        # type: () -> List[_Found]
+        partial, self._object = self._object, None
+        if partial is None:
+            return []
+        if partial.problem is None:
+            start = short_repr(partial.lines[0][:80])
+            partial.problem = 'the object that starts with %s is not closed: end it with "}"' % (
+                start
+            )
+        return [_parse(partial.line, partial.parse)]
+
+    def _reject_long_line(self, line):
+        # type: (Union[bytes, bytearray]) -> List[_Found]
+        if self._object is None or line[:16].lstrip()[:1] == b"{":
+            return self._reject_open_object() + [Problem(self.line, _TOO_LONG)]
+        self._object.reject_as_too_long()
+        return []
+
+
+class _PartialObject(object):
+    """A JSON object whose lines arrive one by one."""
+
+    def __init__(self, line):
+        # type: (int) -> None
+        self.line = line
+        self.lines = []  # type: List[str]
+        self.size = 0
+        self.depth = 0  # of open braces
+        self.problem = None  # type: Optional[str]
+
+    def add(self, text, problem):
+        # type: (str, Optional[str]) -> None
+        # Without escapes, every second part between quotes is outside of the strings.
+        parts = text.replace("\\\\", "").replace('\\"', "").split('"')
+        unquoted = "".join(parts[::2])
+        self.depth += unquoted.count("{") - unquoted.count("}")
+        if len(parts) % 2 == 0 and text.endswith("}"):
+            self.depth = 0  # a string is not closed, but the line ends like an object
+        self.problem = self.problem or problem
+        self.lines.append(text)
+        self.size += len(text) + 1
+        if self.size > MAX_RECORD_SIZE + 1:
+            self.reject_as_too_long()
+
+    def reject_as_too_long(self):
+        # type: () -> None
+        self.problem = _TOO_LONG
+        self.lines = []
+
+    def parse(self):
+        # type: () -> Sequence[Tuple[Any, Any]]
+        if self.problem:
+            raise ValueError(self.problem)
+        return parse_object("\n".join(self.lines))
+
+
+def _parse(line, parse, *arguments):
+    # type: (int, Callable[..., Sequence[Tuple[Any, Any]]], *Any) -> Union[Record, Problem]
+    try:
+        return Record(line, parse(*arguments))
+    except ValueError as error:
+        # Only its text: the traceback of the error would keep the record alive.
+        return Problem(line, str(error))
+
+
+def _parse_line_of_words(text):
+    # type: (str) -> Sequence[Tuple[Any, Any]]
+    return parse_words([word for word in re.split("[\t\r ]", text) if word])

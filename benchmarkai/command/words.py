@@ -1,0 +1,85 @@
+"""NAME=VALUE words into names and numbers. Pure functions."""
+
+from benchmarkai.errors import short_repr
+from benchmarkai.metrics import MAX_DIGITS, check_unique
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, List, Tuple, Union  # noqa: F401
+
+_NUMBER_CHARACTERS = "0123456789.eE+-"
+
+
+def parse_words(words):
+    # type: (Iterable[str]) -> List[Tuple[str, Union[int, float]]]
+    """Return the (name, number) of each word.
+
+    Raises ValueError for a word that is not NAME=VALUE, and for a name that is given twice.
+    """
+    pairs = []
+    for word in words:
+        name, equals, text = word.rpartition("=")
+        if not equals:
+            remedy = "write NAME=VALUE, such as loss=0.42"
+            if word[:1] in ("{", "["):
+                remedy = "pass JSON on stdin, one object per record"
+            raise ValueError("%s has no '=': %s" % (short_repr(word), remedy))
+        if not name:
+            raise ValueError(
+                "%s has no name: write NAME=VALUE, such as loss=0.42" % short_repr(word)
+            )
+        pairs.append((name, _parse_number(text, word)))
+    if len(pairs) > 1:
+        check_unique(pairs)
+    return pairs
+
+
+def _parse_number(text, word):
+    # type: (str, str) -> Union[int, float]
+    """Return the int or float of a JSON number (RFC 8259), or of one like '+1', '.5' or '5.'."""
+    unsigned = text.lstrip("+-")
+    if not text.strip(_NUMBER_CHARACTERS) and not (unsigned[:1] == "0" and unsigned[1:2].isdigit()):
+        try:
+            if len(text) <= MAX_DIGITS:
+                number = float(text) if text.strip("+-0123456789") else int(text)
+                if number - number == 0:
+                    return number
+        except ValueError:
+            pass
+    raise ValueError(_explain(text, word))
+
+
+def _explain(text, word):
+    # type: (str, str) -> str
+    """Return why the text is not a number, and what to do about it."""
+    shown = short_repr(word)
+    if not text:
+        return "%s has no value: write NAME=VALUE, such as loss=0.42" % shown
+    if "," in text and text.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit():
+        return (
+            "the value of %s has a comma: write a point, such as 0.42 (programs print it if run "
+            "with LC_NUMERIC=C), and nothing between thousands" % shown
+        )
+    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return (
+            "the value of %s is not finite: JSON (RFC 8259) has no NaN and no infinities, so "
+            "leave the metric out, or write a number such as 0.42" % shown
+        )
+    if not text.strip(_NUMBER_CHARACTERS) and any(digit in text for digit in "123456789"):
+        if len(text) > MAX_DIGITS:
+            return "the value of %s has more than %d digits: write it shorter, such as 1e100" % (
+                shown,
+                MAX_DIGITS,
+            )
+        try:
+            if float(text) in (float("inf"), float("-inf")):
+                return (
+                    "the value of %s is larger than a float can be (1.8e308): "
+                    "use a larger unit" % shown
+                )
+        except ValueError:
+            pass
+    return (
+        "the value of %s is not a number: write it as in JSON, such as 42, 0.42 or 1e-3, and "
+        "put its unit into the name" % shown
+    )

@@ -1,0 +1,28 @@
+"""A metric on its way to a server, and its time as text."""
+
+import datetime
+from typing import Mapping, NamedTuple, Union
+
+Value = Union[int, float]
+
+
+class Metric(NamedTuple):
+    """A metric that waits for its delivery.
+
+    id: unique to this metric, and the same each time it is sent.
+    time: when it was read, in nanoseconds since 1970 UTC. No two metrics of a spool share one.
+    value: a finite number.
+    """
+
+    id: str
+    time: int
+    name: str
+    value: Value
+    labels: Mapping[str, str]
+
+
+def format_time(nanoseconds: int) -> str:
+    """Return a time since 1970 as RFC 3339 has it, in UTC, with all of its nine decimals."""
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

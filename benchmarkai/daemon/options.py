@@ -1,0 +1,177 @@
+"""The options of bai-daemon, and what the options of its backends are made of."""
+
+import os
+from typing import Any, Dict, Optional, Sequence, TextIO
+
+import click
+
+from benchmarkai import settings
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def option(name: str, help: str, **attributes: Any) -> click.Option:
+    """Return an option that may also be given by the variable BAI_DAEMON_NAME."""
+    attributes.setdefault("callback", _reject_empty)
+    return click.Option([name], help=help, envvar=variable(name), show_envvar=True, **attributes)
+
+
+def url_option(default: str, help: str, name: str = "--url") -> click.Option:
+    """Return an option for the URL of a server."""
+    return option(
+        name, help, metavar="URL", default=default, show_default=True, callback=_check_url
+    )
+
+
+def secret_option(name: str, description: str) -> click.Option:
+    """Return an option for a file with a secret; a variable may hold the secret instead.
+
+    On the command line all users of the machine could read it.
+    """
+
+    def read(context: click.Context, parameter: click.Parameter, file: Any) -> Optional[str]:
+        return _read_secret(file) or os.environ.get(variable(name))
+
+    file_variable = variable(name + "-file")
+    return click.Option(
+        [name + "-file", name.lstrip("-").replace("-", "_")],
+        type=click.File(),
+        callback=read,
+        envvar=file_variable,
+        metavar="FILE",
+        help=f"A file with {description}; {variable(name)} may hold it instead.  "
+        f"[env var: {file_variable}]",
+    )
+
+
+def variable(name: str) -> str:
+    """Return the environment variable for the option of this name."""
+    return "BAI_DAEMON_" + name.lstrip("-").upper().replace("-", "_")
+
+
+def _read_secret(file: Optional[TextIO]) -> Optional[str]:
+    return file.read().strip() if file else None
+
+
+def _reject_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
+
+
+def _check_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if "@" in value.split("//")[-1].split("/")[0]:
+        raise click.BadParameter("leave out the user and the password: --help shows their options")
+    if not value.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} starts with neither http:// nor https://")
+    return value.rstrip("/")
+
+
+def _parse_labels(
+    context: click.Context, parameter: click.Parameter, words: Sequence[str]
+) -> Dict[str, str]:
+    labels: Dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not (name and value):
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE, such as run=42")
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"{word!r} is not UTF-8") from None
+        if name in labels:
+            raise click.BadParameter(f"{name!r} is given twice")
+        labels[name] = value
+    return labels
+
+
+def _parse_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    unit = _UNITS.get(value[-1:].upper(), 1)
+    try:
+        size = int(value[:-1] if unit > 1 else value) * unit
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise click.BadParameter(f"{value!r} is not a size: write bytes, such as 500M or 2G")
+    return size
+
+
+def _parse_mode(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = 0
+    if not 0o200 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} is not a file mode: write it in octal, such as 0622")
+    return mode
+
+
+# What every backend's command takes besides its own options.
+COMMON: Sequence[click.Parameter] = [
+    click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]"),
+    click.Option(
+        ["--fifo"],
+        metavar="PATH",
+        default=settings.DEFAULT_FIFO_PATH,
+        envvar=settings.FIFO_PATH,
+        show_default=True,
+        show_envvar=True,
+        help="The named pipe. With a command, it is in a temporary folder by default.",
+    ),
+    option(
+        "--fifo-mode",
+        "File mode of the pipe: who may write to it. Others should not read.",
+        metavar="MODE",
+        callback=_parse_mode,
+        default="0622",
+        show_default=True,
+    ),
+    option(
+        "--label",
+        "A label for all metrics, such as run=42. May be repeated.",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_parse_labels,
+    ),
+    option(
+        "--spool",
+        "The file in which metrics wait for the server.  [default: next to the pipe]",
+        metavar="PATH",
+    ),
+    option(
+        "--spool-limit",
+        "Maximum spool size, with a suffix K, M or G. Emitters block once it is reached.",
+        metavar="SIZE",
+        callback=_parse_size,
+        default="1G",
+        show_default=True,
+    ),
+    option(
+        "--batch-size",
+        "Maximum number of metrics in a request.",
+        type=click.IntRange(min=1),
+        default=1000,
+        show_default=True,
+    ),
+    option(
+        "--flush-interval",
+        "Seconds that metrics wait for a batch to fill.",
+        type=click.FloatRange(min=0.001, max=3600),
+        default=1.0,
+        show_default=True,
+    ),
+    option(
+        "--shutdown-timeout",
+        "Seconds for the last deliveries, after the command has ended or a signal to stop.",
+        type=click.FloatRange(min=0),
+        default=8.0,
+        show_default=True,
+    ),
+    option(
+        "--log-level",
+        "The lowest level to log, on stderr.",
+        type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+        default="info",
+        show_default=True,
+    ),
+]

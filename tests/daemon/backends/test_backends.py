@@ -1,0 +1,364 @@
+"""bai-emit, the pipe, bai-daemon, a server: what arrives, read back with the server's own query."""
+
+import base64
+import datetime
+import json
+import os
+import re
+import time
+
+import pytest
+
+from benchmarkai.daemon.spool import Spool
+from tests.daemon.backends.servers import (
+    InfluxDB,
+    Noida,
+    Osmem,
+    Oteltap,
+    Prometheus,
+    Proxy,
+    Pushgateway,
+    VictoriaMetrics,
+    request,
+)
+from tests.daemon.harness import PATH, run_daemon
+from tests.helpers import ROOT, run, wait_until
+
+LABELS = {"run": "42", "host": "a b/c=d,e"}
+VALUES = {
+    "alexnet.latency": 0.42,
+    "batch size": 16,
+    "größe": -1.5,
+    "a/b=c,d": 1e-9,
+    "sum": 0.1 + 0.2,
+    "small": 5e-05,
+    "large": 123456789012345678,
+    "zero": 0,
+    "half": 2.5e10,
+    "<&>": 3,
+}
+SERIES = [1, 0.5, 2, 0.25, 1e6 + 0.1]
+
+# The arguments of bai-daemon for each kind of server, before its URL.
+ARGUMENTS = {
+    InfluxDB: ["influxdb", "--database", "benchmarks", "--url"],
+    VictoriaMetrics: ["influxdb", "--database", "benchmarks", "--url"],
+    Noida: ["elasticsearch", "--url"],
+    Osmem: ["opensearch", "--url"],
+    Oteltap: ["otlp", "--url"],
+    Pushgateway: ["prometheus", "--gateway"],
+}
+LABEL_OPTIONS = [f"--label={name}={value}" for name, value in LABELS.items()]
+
+
+def publish(daemon):
+    """Publish the series and the values, and stop the daemon once they are delivered."""
+    for number in SERIES:
+        daemon.emit(f"series={number!r}")
+    daemon.emit(stdin=json.dumps(VALUES).encode())
+    assert daemon.stop().code == 0, daemon.logged()
+
+
+def check_points(points, before, resolution=1, exact=lambda value: value):
+    """Check the (name, labels, value, time) of the points against what publish() has published.
+
+    resolution: of the times, in nanoseconds.
+    exact: what the server may return for a value.
+    """
+    assert all(labels == LABELS for _, labels, _, _ in points)
+    found = {}
+    for name, _, value, moment in sorted(points, key=lambda point: point[3]):
+        assert before - resolution <= moment <= time.time_ns()
+        found.setdefault(name, []).append(float(value))
+    assert found.pop("series") == exact([float(value) for value in SERIES])
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(VALUES, 1)
+    for name, value in VALUES.items():
+        assert found[name][0] == exact(float(value))
+
+
+def fifteen_digits(value):
+    return pytest.approx(value, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    "kind, precision",
+    [(InfluxDB, {}), (VictoriaMetrics, {"resolution": 10**6, "exact": fifteen_digits})],
+)
+def test_metrics_arrive_in_influxdb_and_victoria_metrics(
+    start_server, start_daemon, kind, precision
+):
+    server = start_server(kind)
+    before = time.time_ns()
+    publish(start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS))
+    wait_until(lambda: len(server.points()) >= len(SERIES) + len(VALUES))
+    check_points(server.points(), before, **precision)
+
+
+@pytest.mark.parametrize("kind", [Noida, Osmem])
+def test_metrics_arrive_in_elasticsearch_and_opensearch(start_server, start_daemon, kind):
+    server = start_server(kind)
+    index = server.url + "/job-metrics"
+    before = time.time_ns()
+    publish(start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS))
+    request(index + "/_refresh", b"")
+    response = json.loads(request(index + "/_search?size=100"))
+    points = []
+    for hit in response["hits"]["hits"]:
+        document = hit["_source"]
+        seconds, digits = document["@timestamp"][:-1].split(".")
+        moment = datetime.datetime.fromisoformat(seconds + "+00:00")
+        nanoseconds = int(moment.timestamp()) * 10**9 + int(digits)
+        points.append((document["name"], document["labels"], document["value"], nanoseconds))
+    check_points(points, before)
+    properties = json.loads(request(index + "/_mapping"))["job-metrics"]["mappings"]["properties"]
+    assert properties["value"]["type"] == "double"
+    assert properties["@timestamp"]["type"] == "date_nanos"
+    # An index that exists is used.
+    daemon = start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS)
+    daemon.emit("again=1")
+    assert daemon.stop().code == 0
+    request(index + "/_refresh", b"")
+    assert json.loads(request(index + "/_count"))["count"] == len(points) + 1
+
+
+@pytest.mark.parametrize("kind", [Noida, Osmem])
+def test_a_document_that_is_sent_twice_is_indexed_once(start_server, start_daemon, kind):
+    server = start_server(kind)
+    # The server accepts the documents, and its response is lost.
+    proxy = start_server(Proxy, server, lambda number: "half" if number in (2, 3) else None)
+    daemon = start_daemon(*ARGUMENTS[kind], proxy.url)
+    daemon.emit("a=1", "b=2")
+    assert daemon.stop().code == 0, daemon.logged()
+    assert proxy.faults == 2
+    request(server.url + "/job-metrics/_refresh", b"")
+    assert json.loads(request(server.url + "/job-metrics/_count"))["count"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [InfluxDB, Noida, Osmem, Oteltap, Pushgateway])
+def test_an_unexpected_response_is_not_a_delivery(start_server, start_daemon, kind):
+    faults = [(302, {"Location": "/login"}), (500, {}), "cut", "drop"]
+    if kind is not Pushgateway:  # which responds with nothing but a status
+        faults.append((200, {"Content-Type": "text/html"}))
+    server = start_server(kind)
+    proxy = start_server(Proxy, server, dict(enumerate(faults, 1)).get)
+    daemon = start_daemon(*ARGUMENTS[kind], proxy.url)
+    daemon.emit("a=1")
+    wait_until(lambda: len(proxy.bodies) > len(faults))
+    assert daemon.stop().code == 0, daemon.logged()
+    assert proxy.faults == len(faults)
+    assert "received 1, delivered 1, rejected 0, waiting 0" in daemon.logged()
+    assert "delivering again" in daemon.logged()
+
+
+def test_influxdb_does_not_mix_names_with_backslashes(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    daemon = start_daemon(*ARGUMENTS[InfluxDB], server.url)
+    names = ["a\\,b", "a,b", "a\\b", "a b", "a\\ b", "c\\", "#d"]
+    daemon.emit(stdin=json.dumps({name: n for n, name in enumerate(names)}).encode())
+    assert daemon.stop().code == 0
+    assert sorted(point[0] for point in server.points()) == sorted(["a,b", "a\\b", "a b"])
+    assert "delivered 3, rejected 4" in daemon.logged()
+
+
+def test_metrics_that_do_not_fit_the_mapping_of_an_index_are_rejected(start_server, start_daemon):
+    server = start_server(Osmem)
+    mapping = {"mappings": {"properties": {"labels": {"type": "long"}}}}
+    request(
+        server.url + "/job-metrics",
+        json.dumps(mapping).encode(),
+        method="PUT",
+        **{"Content-Type": "application/json"},
+    )
+    daemon = start_daemon(*ARGUMENTS[Osmem], server.url, *LABEL_OPTIONS)
+    daemon.emit("a=1", "b=2")
+    assert daemon.stop().code == 0
+    assert "rejected 2 of 2 metrics, the first is 'a': HTTP 400" in daemon.logged()
+    assert [entry["name"] for entry in daemon.rejected_entries()] == ["a", "b"]
+
+
+def test_metrics_arrive_in_prometheus(start_server, start_daemon):
+    gateway = start_server(Pushgateway)
+    prometheus = start_server(Prometheus, gateway)
+    arguments = [*ARGUMENTS[Pushgateway], gateway.url, "--job", "alexnet"]
+    publish(start_daemon(*arguments, *LABEL_OPTIONS))
+    assert "# HELP alexnet_latency alexnet.latency\n" in request(gateway.url + "/metrics")
+    wait_until(lambda: prometheus.query('gr__e{job="alexnet"}'))
+    expected = {re.sub("[^a-zA-Z0-9_:]", "_", name): value for name, value in VALUES.items()}
+    expected["series"] = SERIES[-1]
+    for name, value in expected.items():
+        (result,) = prometheus.query(f'{{__name__="{name}", job="alexnet"}}')
+        assert float(result["value"][1]) == float(value)
+        labels = result["metric"]
+        assert (labels["run"], labels["host"]) == (LABELS["run"], LABELS["host"])
+
+
+def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, start_daemon):
+    gateway = start_server(Pushgateway)
+    daemon = start_daemon(*ARGUMENTS[Pushgateway], gateway.url)
+    daemon.emit("a.b=1", "a/b=2", "c=3")
+    assert daemon.stop().code == 0
+    message = "rejected 1 of 3 metrics, the first is 'a/b': it would become a_b, like 'a.b' before"
+    assert message in daemon.logged()
+    text = request(gateway.url + "/metrics")
+    assert 'a_b{instance="",job="benchmark"} 1\n' in text
+    assert 'c{instance="",job="benchmark"} 3\n' in text
+
+
+def test_metrics_arrive_in_cloudwatch(cloudwatch, start_daemon):
+    import boto3
+
+    publish(start_daemon("cloudwatch", "--region", "eu-west-1", "--label", "run=42"))
+    client = boto3.client("cloudwatch", region_name="eu-west-1")
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def statistics(name):
+        response = client.get_metric_statistics(
+            Namespace="BenchmarkAI",
+            MetricName=name,
+            Dimensions=[{"Name": "run", "Value": "42"}],
+            StartTime=now - datetime.timedelta(hours=1),
+            EndTime=now + datetime.timedelta(hours=1),
+            Period=86400,
+            Statistics=["SampleCount", "Sum", "Minimum", "Maximum"],
+        )
+        return response["Datapoints"]
+
+    for name, value in VALUES.items():
+        (point,) = statistics(name)
+        assert (point["SampleCount"], point["Sum"]) == (1, float(value)), name
+    points = statistics("series")
+    assert sum(point["SampleCount"] for point in points) == len(SERIES)
+    assert min(point["Minimum"] for point in points) == min(SERIES)
+    assert max(point["Maximum"] for point in points) == max(SERIES)
+
+
+def test_metrics_beyond_the_limits_of_cloudwatch_are_rejected(cloudwatch, start_daemon):
+    daemon = start_daemon("cloudwatch", "--region", "eu-west-1")
+    daemon.emit("a=1", "n" * 256 + "=1", "big=1e300", "b=2")
+    assert daemon.stop().code == 0
+    reasons = [entry["reason"] for entry in daemon.rejected_entries()]
+    assert reasons == ["its name is longer than 255 characters", "its value is beyond 2**360"]
+    assert "delivered 2, rejected 2, waiting 0" in daemon.logged()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["cloudwatch", "--label", "größe=1"],
+            "the labels cannot be sent: the label 'größe' is not plain ASCII",
+        ),
+        (
+            ["cloudwatch", *(f"--label=n{n}=1" for n in range(31))],
+            "the labels cannot be sent: it has more than 30 labels",
+        ),
+        (
+            ["prometheus", "--label", "a-b=1"],
+            "the labels cannot be sent: Prometheus does not allow the label 'a-b'",
+        ),
+        (
+            ["influxdb", "--database", "x", "--label", "a=b\\"],
+            "the labels cannot be sent: 'b\\\\' has a tab, a line break or a backslash at its end, "
+            "which the line protocol cannot express",
+        ),
+        (["influxdb"], "Missing option '--database'"),
+        (
+            ["influxdb", "--database", "x", "--url", "localhost"],
+            "'localhost' starts with neither http:// nor https://",
+        ),
+        (
+            ["influxdb", "--database=x", "--url=http://me:secret@localhost"],
+            "leave out the user and the password: --help shows their options",
+        ),
+        (["influxdb", "--database=x", "--password-file", "/none"], "No such file"),
+    ],
+)
+def test_a_bad_option_of_a_backend_is_a_usage_error(arguments, message):
+    result = run_daemon(*arguments, "--", "true")
+    assert (result.code, result.out) == (2, "")
+    assert message in " ".join(result.err.split())
+    assert "secret" not in result.err
+
+
+@pytest.mark.parametrize(
+    "kind, labels, reason",
+    [
+        (Pushgateway, {"a-b": "1"}, "Prometheus does not allow the label 'a-b'"),
+        (InfluxDB, {"time": "1"}, "InfluxDB does not allow a tag named time"),
+    ],
+)
+def test_waiting_metrics_with_labels_that_the_server_cannot_hold_are_rejected(
+    start_server, start_daemon, tmp_path, kind, labels, reason
+):
+    with Spool(str(tmp_path / "pipe.spool"), labels, 1 << 30) as spool:
+        spool.add([("a", 1), ("b", 2)])
+    server = start_server(kind)
+    daemon = start_daemon(*ARGUMENTS[kind], server.url, "--label", "run=42")
+    daemon.emit("c=3")
+    assert daemon.stop().code == 0
+    assert "received 1, delivered 1, rejected 2, waiting 0" in daemon.logged()
+    entries = daemon.rejected_entries()
+    assert [(entry["name"], entry["labels"]) for entry in entries] == [("a", labels), ("b", labels)]
+    assert all(entry["reason"].startswith(reason) for entry in entries)
+
+
+def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+
+    server = start_server(Oteltap)
+    proxy = start_server(Proxy, server)
+    publish(start_daemon(*ARGUMENTS[Oteltap], proxy.url, *LABEL_OPTIONS))
+    found = {}
+
+    def all_have_arrived():
+        found.clear()
+        lines = server.logged().splitlines(keepends=True)
+        for line in lines:
+            if line.startswith("{") and line.endswith("\n"):
+                metric = json.loads(line)
+                points = metric["gauge"]["dataPoints"]
+                found.setdefault(metric["name"], []).extend(point["asDouble"] for point in points)
+        return sum(map(len, found.values())) >= len(SERIES) + len(VALUES)
+
+    wait_until(all_have_arrived)
+    assert found.pop("series") == [float(value) for value in SERIES]
+    assert found == {name: [float(value)] for name, value in VALUES.items()}
+    assert proxy.bodies
+    for body in proxy.bodies:
+        sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
+        for resource in sent.resource_metrics:
+            attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
+            assert attributes == LABELS
+
+
+def test_the_quick_start_of_the_readme(start_server):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        readme = file.read()
+    (command,) = re.findall(r"^bai-daemon prometheus .*$", readme, re.M)
+    shown = re.search(r"now has `(.*?)`", readme).group(1)
+    gateway = start_server(Pushgateway)
+    command = command.replace("http://localhost:9091", gateway.url)
+    result = run(["sh", "-c", command], env={"PATH": PATH})
+    assert result.code == 0, result.err
+    assert shown + "\n" in request(gateway.url + "/metrics")
+
+
+def test_secrets_reach_the_server_and_nothing_else(start_server, start_daemon, tmp_path):
+    (tmp_path / "password").write_text("qwertz\n")
+    server = start_server(InfluxDB)
+    proxy = start_server(Proxy, server, lambda number: (401, {}) if number == 1 else None)
+    daemon = start_daemon(
+        *ARGUMENTS[InfluxDB],
+        proxy.url,
+        *("--user", "me", "--password-file", str(tmp_path / "password")),
+        *("--log-level", "debug"),
+    )
+    daemon.emit("a=1")
+    wait_until(lambda: server.points())
+    assert daemon.stop().code == 0
+    secret = base64.b64encode(b"me:qwertz").decode()
+    assert proxy.authorizations == ["Basic " + secret] * 2
+    assert "cannot deliver: HTTP 401" in daemon.logged()
+    assert "qwertz" not in daemon.logged()
+    assert secret not in daemon.logged()

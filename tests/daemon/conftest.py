@@ -1,0 +1,31 @@
+"""The fixtures for the tests of the daemon, which needs Python 3.9 or newer."""
+
+import os
+import sys
+
+import pytest
+
+# Older versions, which read this file too, cannot even parse the tests.
+collect_ignore_glob = [] if sys.version_info >= (3, 9) else ["*"]
+
+for variable in list(os.environ):
+    if variable.startswith("BAI_DAEMON_"):
+        del os.environ[variable]
+
+
+@pytest.fixture
+def start_daemon(tmp_path):
+    """A function that starts a daemon in the folder of the test: start_daemon("stdout")."""
+    from tests.daemon.harness import Daemon
+
+    def call(*arguments, **options):
+        return Daemon(str(tmp_path), *arguments, **options)
+
+    return call
+
+
+@pytest.fixture
+def messages(caplog):
+    """A function that returns what this process has logged so far, from the level info."""
+    caplog.set_level("INFO", "bai-daemon")
+    return lambda: [record.getMessage() for record in caplog.records]

@@ -1,0 +1,290 @@
+"""The command line of bai-daemon: arguments, options, variables, help, and exit codes."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+
+import benchmarkai
+from benchmarkai.daemon import backends
+from tests.daemon.harness import PATH, PIPES, run_daemon
+from tests.helpers import (
+    BAI_DAEMON,
+    BAI_EMIT,
+    ROOT,
+    WAIT,
+    bounded,
+    finish,
+    run,
+    run_python,
+    start,
+    wait_until,
+)
+
+
+def run_command(*command, options=(), **more):
+    """Run bai-daemon with a command, and return its Result."""
+    return run_daemon("stdout", *options, "--", *command, **more)
+
+
+def folder_of(result):
+    """Return the temporary folder of a daemon, from its log."""
+    return os.path.dirname(re.search(r"spool (\S+)", result.err).group(1))
+
+
+# With a command
+
+
+def test_a_command_publishes_to_a_pipe_of_its_own(tmp_path):
+    script = "bai-emit a=1; python -c \"from benchmarkai import emit; emit({'b': 2})\"; echo out"
+    env = {"PATH": PATH, "TMPDIR": str(tmp_path)}
+    result = run_command("sh", "-c", script, options=["--label", "run=42"], env=env)
+    assert result.code == 0, result.err
+    lines = sorted(result.out.splitlines())
+    assert lines[0] == "out"
+    metrics = [json.loads(line) for line in lines[1:]]
+    assert sorted(metric["name"] for metric in metrics) == ["a", "b"]
+    assert [metric["labels"] for metric in metrics] == [{"run": "42"}] * 2
+    assert "received 2, delivered 2, rejected 0, waiting 0" in result.err.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command, code",
+    [
+        (["true"], 0),
+        (["false"], 1),
+        (["sh", "-c", "exit 42"], 42),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["/none/such"], 127),
+        (["/"], 126),
+    ],
+)
+def test_the_exit_code_is_that_of_the_command(command, code, tmp_path):
+    result = run_command(*command, env={"TMPDIR": str(tmp_path)})
+    assert (result.code, result.out) == (code, "")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command, code, message",
+    [
+        ("/none/such", 127, "cannot run '/none/such': No such file or directory"),
+        ("/", 126, "cannot run '/': Permission denied"),
+    ],
+)
+def test_nothing_is_delivered_if_the_command_cannot_be_started(command, code, message, tmp_path):
+    spool = str(tmp_path / "spool")
+    script = 'printf \'{"a": 1}\\n\' > "$BENCHMARK_AI_FIFO_FILEPATH"'
+    options = ["--spool", spool, "--shutdown-timeout", "30"]
+    # A metric waits, because the first run could not deliver it.
+    with open("/dev/full", "w") as full:
+        assert run_command("sh", "-c", script, options=options, stdout=full).code == 1
+    result = run_command(command, options=options)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert "1 metric kept in " + spool in result.err
+    assert "received 0, delivered 0, rejected 0, waiting 1" in result.err.splitlines()[-1]
+    assert json.loads(run_command("true", options=options).out)["name"] == "a"
+
+
+def test_arguments_after_the_command_are_its_own():
+    result = run_command("echo", "--help", "-x", "--", "a")
+    assert (result.code, result.out) == (0, "--help -x -- a\n")
+
+
+@pytest.mark.parametrize("own_code, code", [(0, 1), (3, 3)])
+def test_a_rejected_metric_of_a_command_is_a_failure(own_code, code, tmp_path):
+    script = f'echo hello > "$BENCHMARK_AI_FIFO_FILEPATH"; exit {own_code}'
+    result = run_command("sh", "-c", script, env={"TMPDIR": str(tmp_path)})
+    assert (result.code, result.out) == (code, "")
+    assert os.path.exists(os.path.join(folder_of(result), "pipe.spool.refused"))
+
+
+def test_ignored_signals_stay_ignored():
+    script = "trap '' HUP; exec \"$0\" stdout -- sh -c 'kill -HUP $PPID; kill -HUP $$; echo on'"
+    result = run(["sh", "-c", script, BAI_DAEMON])
+    assert (result.code, result.out) == (0, "on\n")
+
+
+def test_the_command_does_not_get_the_settings_of_the_daemon():
+    env = {"BAI_DAEMON_TOKEN": "secret", "BAI_DAEMON_LABEL": "run=1"}
+    result = run_command("env", env=env)
+    assert "BAI_DAEMON" not in result.out
+    assert "secret" not in result.out
+    assert "BENCHMARK_AI=fifo" in result.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_are_passed_on_to_the_command(number):
+    code = (
+        "import os, signal, sys, time\n"
+        "def handle(number, frame): os.write(1, b'got %d\\n' % number); sys.exit(7)\n"
+        f"signal.signal({int(number)}, handle)\n"
+        "print('ready', flush=True)\n"
+        f"time.sleep({WAIT})"
+    )
+    process = start([BAI_DAEMON, "stdout", "--", sys.executable, "-c", code], **PIPES)
+    assert bounded(process.stdout.readline) == b"ready\n"
+    process.send_signal(number)
+    result = finish(process)
+    assert (result.code, result.out) == (7, f"got {int(number)}\n")
+    assert f"passing {number.name} on to the command" in result.err
+
+
+# Runs its arguments on a terminal of its own, types Ctrl-C once they print "ready", and prints
+# what they print.
+TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+text = b""
+while True:
+    try:
+        data = os.read(terminal, 1000)
+    except OSError:  # EIO: everybody has closed it
+        break
+    if b"ready" not in text and b"ready" in text + data:
+        os.write(terminal, b"\\x03")
+    text += data
+os.write(1, text)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_command_once():
+    code = (
+        "import signal, time\n"
+        "received = []\n"
+        "signal.signal(signal.SIGINT, lambda number, frame: received.append(number))\n"
+        "print('ready', flush=True)\n"
+        "deadline = time.monotonic() + 30\n"
+        "while not received and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"  # a second one would come soon
+        "print('received', len(received))\n"
+    )
+    command = [BAI_DAEMON, "stdout", "--", sys.executable, "-c", code]
+    result = run([sys.executable, "-c", TERMINAL, *command])
+    assert result.code == 0, result.out
+    assert "received 1\r\n" in result.out
+    assert "passing SIGINT on" not in result.out
+
+
+def test_the_daemon_does_not_wait_for_what_the_command_leaves_running():
+    script = f"(exec >/dev/null 2>&1; sleep {WAIT}) & echo $!"
+    started = time.monotonic()
+    result = run_command("sh", "-c", script)
+    os.kill(int(result.out), signal.SIGKILL)  # it is still there
+    assert result.code == 0
+    assert time.monotonic() - started < WAIT / 2
+
+
+# Arguments, options and variables
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--label", "x", "stdout"], "No such option"),
+        (["nope"], "No such command"),
+        (["stdout", "--fifo", "p", "--"], "there is no command after --"),
+        (["stdout", "--spool", ""], "it is empty"),
+        (["stdout", "--label", "x"], "'x' is not NAME=VALUE, such as run=42"),
+        (["stdout", "--label", "=x"], "'=x' is not NAME=VALUE, such as run=42"),
+        (["stdout", "--label", b"a=\xff"], "is not UTF-8"),
+        (["stdout", "--label", "a=1", "--label", "a=2"], "'a' is given twice"),
+        (["stdout", "--spool-limit", "x"], "'x' is not a size: write bytes, such as 500M or 2G"),
+        (["stdout", "--spool-limit", "0"], "'0' is not a size: write bytes, such as 500M or 2G"),
+        (["stdout", "--spool-limit", "-1K"], "'-1K' is not a size"),
+        (["stdout", "--fifo-mode", "9"], "'9' is not a file mode: write it in octal, such as 0622"),
+        (["stdout", "--fifo-mode", "1000"], "'1000' is not a file mode"),
+        (["stdout", "--batch-size", "0"], "0 is not in the range"),
+    ],
+)
+def test_a_bad_argument_is_a_usage_error(arguments, message, tmp_path):
+    result = run_daemon(*arguments, env={"BENCHMARK_AI_FIFO_FILEPATH": str(tmp_path / "pipe")})
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_that_cannot_be_used_is_an_error(tmp_path):
+    path = str(tmp_path / "file")
+    with open(path, "w"):
+        pass
+    result = run_daemon("stdout", "--fifo", path)
+    assert (result.code, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert f"bai-daemon ERROR: {path!r} is not a named pipe, and was left as it is" in line
+
+
+def test_every_option_may_be_a_variable(tmp_path):
+    path = str(tmp_path / "other")
+    env = {
+        "BENCHMARK_AI_FIFO_FILEPATH": path,
+        "BAI_DAEMON_LABEL": "run=42 host=a",
+        "BAI_DAEMON_LOG_LEVEL": "error",
+        "BAI_DAEMON_SPOOL": path + ".kept",
+    }
+    process = start([BAI_DAEMON, "stdout"], env=env, **PIPES)
+    wait_until(lambda: os.path.exists(path + ".kept"))
+    assert run([BAI_EMIT, "--fifo", path, "a=1"]).code == 0
+    process.terminate()
+    result = finish(process)
+    assert json.loads(result.out)["labels"] == {"run": "42", "host": "a"}
+    assert (result.code, result.err) == (0, "")
+    assert os.path.exists(path + ".kept")
+
+
+def test_the_version_is_printed():
+    assert run_daemon("--version") == (0, f"bai-daemon {benchmarkai.__version__}\n", "")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_the_help_lists_the_backends(option):
+    result = run_daemon(option)
+    assert (result.code, result.err) == (0, "")
+    commands = result.out.split("Commands:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in commands.splitlines()] == backends.NAMES
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_has_help_with_an_example(name):
+    result = run_daemon(name, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert "$ bai-daemon " + name in result.out
+    assert "Exit codes:" in result.out
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_and_option_is_in_the_readme(name):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        readme = file.read()
+    assert f"`{name}`" in readme
+    for option in re.findall(r"^  (--[\w-]+)", run_daemon(name, "--help").out, re.M):
+        assert option == "--help" or f"`{option}" in readme, option
+
+
+def test_a_missing_extra_is_an_error_that_says_how_to_install_it(tmp_path):
+    # As if it were not installed, whether it is or not.
+    (tmp_path / "influxdb_client.py").write_text("raise ImportError(name='influxdb_client')")
+    (tmp_path / "urllib3.py").write_text("")
+    result = run_daemon("influxdb", "--database", "x", env={"PYTHONPATH": str(tmp_path)})
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines()[-1] == (
+        "Error: influxdb_client is not installed: pip install 'benchmarkai-client-lib[influxdb]'"
+    )
+
+
+def test_the_library_and_the_command_load_nothing_of_the_daemon():
+    code = (
+        "import sys; from benchmarkai import emit; emit({'a': 1})\n"
+        "import benchmarkai.command.main, benchmarkai.command.options, benchmarkai.command.stream\n"
+        "assert not [name for name in sys.modules if 'daemon' in name or name == 'sqlite3']"
+    )
+    assert run_python(code) == (0, '{"a": 1}\n', "")

@@ -1,0 +1,90 @@
+"""The log: one line for each message, whatever is in it."""
+
+import calendar
+import re
+import time
+
+import pytest
+
+from benchmarkai.daemon.log import count
+from tests.helpers import run_python
+
+LOG = """
+import sys
+from benchmarkai.daemon.log import log, log_to_stderr
+log_to_stderr(sys.argv[1])
+"""
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+def log(code, level="info", env=None):
+    """Return what the code logs."""
+    result = run_python(LOG + code, level, env=env)
+    assert (result.code, result.out) == (0, "")
+    return result.err
+
+
+def test_a_line_has_the_time_in_utc_the_level_and_the_message():
+    before = int(time.time())
+    text = log("log.warning('rejected %d of %r', 1, 'a')", env={"TZ": "America/New_York"})
+    assert re.match(f"{TIME} bai-daemon WARNING: rejected 1 of 'a'\n$", text)
+    logged = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    assert before <= logged <= time.time()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "a\n2026-01-31T12:00:00.000Z bai-daemon INFO: received 0",
+        "a\r\n2026-01-31T12:00:00.000Z bai-daemon INFO: received 0",
+        "a\x0b2026-01-31T12:00:00.000Z\x0cbai-daemon INFO: received 0",
+        "a\u2028 2026-01-31T12:00:00.000Z bai-daemon\x85INFO: received 0\n\n",
+    ],
+)
+@pytest.mark.parametrize("way", ["log.info({!r})", "log.info('%s', {!r})"])
+def test_a_message_with_line_breaks_is_one_line(message, way):
+    text = log(way.format(message), env={"PYTHONIOENCODING": "utf-8"})
+    expected = "a 2026-01-31T12:00:00.000Z bai-daemon INFO: received 0"
+    assert re.match(f"{TIME} bai-daemon INFO: {re.escape(expected)}\n$", text)
+    assert len(text.splitlines()) == 1
+
+
+def test_a_traceback_keeps_its_lines():
+    code = (
+        "def fail():\n"
+        "    raise ValueError('bad')\n"
+        "try:\n"
+        "    fail()\n"
+        "except ValueError:\n"
+        "    log.debug('unexpected\\nerror', exc_info=True)\n"
+    )
+    lines = log(code, "debug").splitlines()
+    assert re.match(f"{TIME} bai-daemon DEBUG: unexpected error$", lines[0])
+    assert lines[1] == "Traceback (most recent call last):"
+    assert [line for line in lines if re.match('  File ".*", line ', line)] == lines[2:4]
+    assert lines[4:] == ["ValueError: bad"]
+
+
+@pytest.mark.parametrize(
+    "level, logged",
+    [
+        ("debug", ["DEBUG", "INFO", "WARNING", "ERROR"]),
+        ("info", ["INFO", "WARNING", "ERROR"]),
+        ("warning", ["WARNING", "ERROR"]),
+        ("error", ["ERROR"]),
+    ],
+)
+def test_messages_below_the_level_are_not_logged(level, logged):
+    text = log("for name in ('debug', 'info', 'warning', 'error'): getattr(log, name)('x')", level)
+    assert re.findall("bai-daemon ([A-Z]+): x\n", text) == logged
+
+
+def test_the_logs_and_warnings_of_clients_are_not_shown():
+    code = "import logging, warnings; logging.getLogger('urllib3').error('x'); warnings.warn('x')"
+    assert log(code, "debug") == ""
+
+
+@pytest.mark.parametrize("number, text", [(0, "0 lines"), (1, "1 line"), (2, "2 lines")])
+def test_a_count_has_the_singular_or_the_plural(number, text):
+    assert count(number, "line") == text

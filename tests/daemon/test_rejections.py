@@ -1,0 +1,174 @@
+"""What the servers cannot hold, by the backend: found without asking a server."""
+
+import time
+
+import pytest
+
+from benchmarkai.daemon import backends
+from benchmarkai.daemon.backends.base import Unavailable
+from benchmarkai.daemon.backends.bulk import _rejected_items
+from benchmarkai.daemon.metric import Metric
+
+TOO_LONG = "the label {!r} is longer than 255, or its value than 1024 characters"
+NOT_ASCII = "the label {!r} is not plain ASCII"
+NOT_ALLOWED = "Prometheus does not allow the label {!r}: use letters, digits and _ only"
+UNWRITABLE = (
+    "{!r} has a tab, a line break or a backslash at its end, which the line protocol cannot express"
+)
+
+
+def backend(name):
+    """Return a backend without its client, which these methods do not use."""
+    kind = backends.load(name)
+    return object.__new__(kind)
+
+
+LABELS = [
+    *((name, {}, None) for name in backends.NAMES),
+    *((name, {"run": "42", "host_1": "a b/c=d,e"}, None) for name in backends.NAMES),
+    ("stdout", {"größe": "\n"}, None),
+    ("elasticsearch", {"größe": "\n"}, None),
+    ("opensearch", {"größe": "\n"}, None),
+    ("otlp", {"größe": "\n"}, None),
+    # cloudwatch
+    ("cloudwatch", {f"n{number}": "1" for number in range(30)}, None),
+    ("cloudwatch", {f"n{number}": "1" for number in range(31)}, "it has more than 30 labels"),
+    ("cloudwatch", {"n" * 255: "1"}, None),
+    ("cloudwatch", {"n" * 256: "1"}, TOO_LONG.format("n" * 256)),
+    ("cloudwatch", {"a": "v" * 1024}, None),
+    ("cloudwatch", {"a": "v" * 1025}, TOO_LONG.format("a")),
+    ("cloudwatch", {"größe": "1"}, NOT_ASCII.format("größe")),
+    ("cloudwatch", {"a": "größe"}, NOT_ASCII.format("a")),
+    ("cloudwatch", {"a": "1\n2"}, NOT_ASCII.format("a")),
+    ("cloudwatch", {"a": "\x7f"}, NOT_ASCII.format("a")),
+    ("cloudwatch", {"a": " "}, NOT_ASCII.format("a")),
+    ("cloudwatch", {" ": "1"}, NOT_ASCII.format(" ")),
+    ("cloudwatch", {"a b": " 1"}, None),
+    ("cloudwatch", {":a": "1"}, "the label ':a' starts with a colon"),
+    ("cloudwatch", {"a:b": ":1"}, None),
+    # prometheus
+    ("prometheus", {"_a1": "größe\n"}, None),
+    ("prometheus", {"a-b": "1"}, NOT_ALLOWED.format("a-b")),
+    ("prometheus", {"a": "1", "a.b": "2"}, NOT_ALLOWED.format("a.b")),
+    ("prometheus", {"a b": "1"}, NOT_ALLOWED.format("a b")),
+    ("prometheus", {"a:b": "1"}, NOT_ALLOWED.format("a:b")),
+    ("prometheus", {"1a": "1"}, NOT_ALLOWED.format("1a")),
+    ("prometheus", {"__a": "1"}, NOT_ALLOWED.format("__a")),
+    ("prometheus", {"größe": "1"}, NOT_ALLOWED.format("größe")),
+    pytest.param(
+        *("prometheus", {"a\n": "1"}, NOT_ALLOWED.format("a\n")),
+        marks=pytest.mark.xfail(reason="$ matches before a newline: use fullmatch()", strict=True),
+    ),
+    ("prometheus", {"job": "1"}, "the label job is set by --job"),
+    ("prometheus", {"jobs": "job"}, None),
+    # influxdb
+    ("influxdb", {"größe": "a\\b, c=d"}, None),
+    ("influxdb", {"a\\": "1"}, UNWRITABLE.format("a\\")),
+    ("influxdb", {"a": "1\\"}, UNWRITABLE.format("1\\")),
+    ("influxdb", {"a\tb": "1"}, UNWRITABLE.format("a\tb")),
+    ("influxdb", {"a": "1\n2"}, UNWRITABLE.format("1\n2")),
+    ("influxdb", {"a": "1\r"}, UNWRITABLE.format("1\r")),
+    ("influxdb", {"time": "1"}, "InfluxDB does not allow a tag named time"),
+    ("influxdb", {"a": "time", "times": "1"}, None),
+]
+
+
+def short_id(value):
+    return repr(value)[:30]
+
+
+@pytest.mark.parametrize("name, labels, reason", LABELS, ids=short_id)
+def test_labels_that_a_server_cannot_hold_are_rejected(name, labels, reason):
+    assert backend(name).reason_to_reject_labels(labels) == reason
+
+
+def metric(name="a", value=1.0, age=0.0):
+    return Metric("id", time.time_ns() - int(age * 10**9), name, value, {})
+
+
+DAY = 24 * 3600.0
+COMMENT = "its name starts with #, which starts a comment in the line protocol"
+AMBIGUOUS = "its name has a backslash before a comma, a space or =, which the line protocol drops"
+
+METRICS = [
+    *((name, metric("größe.a/b c"), None) for name in ["stdout", "influxdb", "otlp"]),
+    ("cloudwatch", metric("n" * 255, 1, 13.9 * DAY), None),
+    ("cloudwatch", metric("n" * 256), "its name is longer than 255 characters"),
+    ("cloudwatch", metric(value=2.0**360), None),
+    ("cloudwatch", metric(value=-(2.0**360)), None),
+    ("cloudwatch", metric(value=1.01 * 2.0**360), "its value is beyond 2**360"),
+    ("cloudwatch", metric(value=-(2**361)), "its value is beyond 2**360"),
+    ("cloudwatch", metric(age=14.1 * DAY), "it is older than two weeks"),
+    ("influxdb", metric("a\\b"), None),
+    ("influxdb", metric("a#"), None),
+    ("influxdb", metric("#a"), COMMENT),
+    ("influxdb", metric("a\\,b"), AMBIGUOUS),
+    ("influxdb", metric("a\\ b"), AMBIGUOUS),
+    ("influxdb", metric("a\\=b"), AMBIGUOUS),
+    ("influxdb", metric("a\\"), UNWRITABLE.format("a\\")),
+    ("influxdb", metric("a\nb"), UNWRITABLE.format("a\nb")),
+]
+
+
+@pytest.mark.parametrize("name, metric, reason", METRICS, ids=short_id)
+def test_metrics_that_a_server_cannot_hold_are_rejected(name, metric, reason):
+    assert backend(name).reason_to_reject(metric) == reason
+
+
+def test_a_name_that_prometheus_would_mix_with_another_is_rejected():
+    pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
+    prometheus = backends.load("prometheus")("http://localhost", "job", None, None)
+    for _ in range(2):
+        assert prometheus.reason_to_reject(metric("a.b")) is None
+        assert prometheus.reason_to_reject(metric("a/b")) == (
+            "it would become a_b, like 'a.b' before it: rename it"
+        )
+        assert prometheus.reason_to_reject(metric("1")) is None
+        assert prometheus.reason_to_reject(metric("_1")) == (
+            "it would become _1, like '1' before it: rename it"
+        )
+
+
+# Elasticsearch and OpenSearch respond with an item for each metric.
+
+ITEMS_METRICS = [metric("a"), metric("b")]
+
+
+def item(status, error=None):
+    return {"create": {"status": status, "error": error}}
+
+
+def test_the_items_with_status_400_are_rejected():
+    error = {
+        "type": "mapper_parsing_exception",
+        "reason": "failed to parse",
+        "caused_by": {"reason": "not a long"},
+    }
+    first, second = ITEMS_METRICS
+    for good in (200, 201, 409):
+        assert _rejected_items(ITEMS_METRICS, {"items": [item(good), item(400, error)]}) == [
+            (second, "HTTP 400: mapper_parsing_exception: failed to parse: not a long")
+        ]
+    assert _rejected_items(ITEMS_METRICS, {"items": [item(400, "no"), item(400)]}) == [
+        (first, "HTTP 400: no"),
+        (second, "HTTP 400: None"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "response, reason",
+    [
+        ({"items": [item(201), item(429, {"type": "busy"})]}, "HTTP 429: busy"),
+        ({"items": [item(400, "no"), item(503, "down")]}, "HTTP 503: down"),
+        ({"items": [item(201)]}, "the response has 1 items for 2 metrics"),
+        ({"items": [item(201), {"index": {}}]}, "the response has 0 items for 2 metrics"),
+        ({"items": None}, "the response has 0 items for 2 metrics"),
+        ({}, "the response has 0 items for 2 metrics"),
+        ("<html>", "the response has 0 items for 2 metrics"),
+        (None, "the response has 0 items for 2 metrics"),
+    ],
+)
+def test_any_other_item_or_response_is_worth_a_retry(response, reason):
+    with pytest.raises(Unavailable) as caught:
+        _rejected_items(ITEMS_METRICS, response)
+    assert str(caught.value) == reason
