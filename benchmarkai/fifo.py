@@ -58,7 +58,7 @@ class FifoSink(object):
 
     def write(self, lines):
         # type: (Sequence[str]) -> None
-        """Write each of the lines (ASCII, at most PIPE_BUF bytes).
+        """Write each of the lines (ASCII, at most max_line_size bytes, as encode() splits them).
 
         Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
         the system denies access to the pipe, for example because of its permissions.

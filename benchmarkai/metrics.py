@@ -48,7 +48,7 @@ def encode(pairs, max_line_size=None):
     for name, value in pairs:
         kind = type(value)
         if kind is float:
-            if not -_MAX_FLOAT <= value <= _MAX_FLOAT:
+            if not -_MAX_FLOAT <= value <= _MAX_FLOAT:  # also true for NaN
                 raise ValueError(_not_finite(name, value))
             number = repr(value)
         elif kind is int:

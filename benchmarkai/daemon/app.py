@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from typing import Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.child import CommandError
@@ -45,16 +45,29 @@ class Settings:
     target: str
 
 
-def run(settings: Settings, backend: Backend) -> Outcome:
+def run(
+    settings: Settings, backend: Backend, report: Callable[[Outcome], None] = lambda outcome: None
+) -> Outcome:
     """Run a daemon until its command ends, or without one until it is told to stop.
+
+    report: called with the outcome while signals still do not end the process.
 
     Raises StartError.
     """
-    if settings.fifo is not None:
-        return _run(settings, backend, settings.fifo)
+    with Signals(with_command=bool(settings.command)) as signals:
+        if settings.fifo is not None:
+            outcome = _run(settings, backend, signals, settings.fifo)
+        else:
+            outcome = _run_in_temporary_folder(settings, backend, signals)
+        report(outcome)
+        return outcome
+
+
+def _run_in_temporary_folder(settings: Settings, backend: Backend, signals: Signals) -> Outcome:
+    """Run with the pipe in a new folder, which is kept only if metrics are."""
     folder = tempfile.mkdtemp(prefix="bai-daemon-")
     try:
-        outcome = _run(settings, backend, os.path.join(folder, "pipe"))
+        outcome = _run(settings, backend, signals, os.path.join(folder, "pipe"))
     except StartError:
         shutil.rmtree(folder)
         raise
@@ -63,9 +76,8 @@ def run(settings: Settings, backend: Backend) -> Outcome:
     return outcome
 
 
-def _run(settings: Settings, backend: Backend, fifo: str) -> Outcome:
+def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> Outcome:
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(Signals(with_command=bool(settings.command)))
         path = os.path.abspath(settings.spool or fifo + ".spool")
         try:
             pipe = stack.enter_context(Pipe(fifo, settings.fifo_mode))

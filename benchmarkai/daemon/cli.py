@@ -1,6 +1,7 @@
 """bai-daemon: a click group with a command for each backend."""
 
 import shlex
+import signal
 import sys
 from typing import Any, List, Optional
 
@@ -12,6 +13,7 @@ from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.log import count, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON
 from benchmarkai.daemon.outcome import Outcome
+from benchmarkai.daemon.signals import STOP_SIGNALS
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
 
@@ -41,7 +43,12 @@ def main() -> None:
     """Run bai-daemon with the arguments of this process, and exit with its exit code."""
     if not hasattr(click.Context, "get_parameter_source"):
         sys.exit("bai-daemon: click 8 or newer is required: pip install --upgrade click")
-    bai_daemon.main(prog_name="bai-daemon")
+    try:
+        bai_daemon.main(prog_name="bai-daemon")
+    finally:
+        # The exit code is decided. A late signal to stop must not change it.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class _Backends(click.Group):
@@ -85,11 +92,10 @@ def _make_command(name: str) -> click.Command:
             raise click.UsageError(f"the labels cannot be sent: {problem}")
         settings = _make_settings(context, f"{name} {_address(options)}".rstrip(), **values)
         try:
-            outcome = app.run(settings, backend)
+            outcome = app.run(settings, backend, lambda outcome: _report(context, outcome))
         except app.StartError as error:
             log.error("%s", error)
             context.exit(1)
-        _report(context, outcome)
         context.exit(outcome.exit_code)
 
     return _BackendCommand(

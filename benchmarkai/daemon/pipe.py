@@ -78,8 +78,8 @@ class Pipe:
                 os.unlink(self.path)
             raise
         stack.callback(os.close, self._descriptor)
-        stack.callback(self._remove)
         self._lock()
+        stack.callback(self._remove)
         status = os.fstat(self._descriptor)
         self._check(status)
         if status.st_uid == os.geteuid() and _is_readable_by_others(status):

@@ -236,7 +236,10 @@ class Spool:
             self._free("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
 
     def _disk_is_full(self) -> bool:
-        disk = os.statvfs(os.path.dirname(self.path) or ".")
+        try:
+            disk = os.statvfs(os.path.dirname(self.path) or ".")
+        except OSError:  # the folder is gone: restore_file() says so
+            return False
         return disk.f_bavail * disk.f_frsize < _RESERVED
 
     def _free(self, *pragmas: str) -> None:

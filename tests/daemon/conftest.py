@@ -13,6 +13,12 @@ for variable in list(os.environ):
         del os.environ[variable]
 
 
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch):
+    """The folders that daemons create for their pipes are in the folder of the test."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 @pytest.fixture
 def start_daemon(tmp_path):
     """A function that starts a daemon in the folder of the test: start_daemon("stdout")."""

@@ -100,7 +100,7 @@ def test_nothing_is_left_of_a_complete_run(tmp_path):
         ("rejects", None, 0, ["pipe.spool", "pipe.spool.refused"]),
     ],
 )
-def test_the_spool_and_the_rejected_are_left_if_something_was_not_delivered(
+def test_the_folder_is_kept_if_something_was_not_delivered(
     tmp_path, backend, failure, waiting, left
 ):
     timeout = 30 if backend == "rejects" else 0.1

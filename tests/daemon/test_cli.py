@@ -41,8 +41,8 @@ def folder_of(result):
 
 def test_a_command_publishes_to_a_pipe_of_its_own(tmp_path):
     script = "bai-emit a=1; python -c \"from benchmarkai import emit; emit({'b': 2})\"; echo out"
-    env = {"PATH": PATH, "TMPDIR": str(tmp_path)}
-    result = run_command("sh", "-c", script, options=["--label", "run=42"], env=env)
+    options = ["--label", "run=42"]
+    result = run_command("sh", "-c", script, options=options, env={"PATH": PATH})
     assert result.code == 0, result.err
     lines = sorted(result.out.splitlines())
     assert lines[0] == "out"
@@ -65,7 +65,7 @@ def test_a_command_publishes_to_a_pipe_of_its_own(tmp_path):
     ],
 )
 def test_the_exit_code_is_that_of_the_command(command, code, tmp_path):
-    result = run_command(*command, env={"TMPDIR": str(tmp_path)})
+    result = run_command(*command)
     assert (result.code, result.out) == (code, "")
     assert os.listdir(tmp_path) == []
 
@@ -98,9 +98,9 @@ def test_arguments_after_the_command_are_its_own():
 
 
 @pytest.mark.parametrize("own_code, code", [(0, 1), (3, 3)])
-def test_a_rejected_metric_of_a_command_is_a_failure(own_code, code, tmp_path):
+def test_with_a_command_a_rejected_line_is_a_failure(own_code, code):
     script = f'echo hello > "$BENCHMARK_AI_FIFO_FILEPATH"; exit {own_code}'
-    result = run_command("sh", "-c", script, env={"TMPDIR": str(tmp_path)})
+    result = run_command("sh", "-c", script)
     assert (result.code, result.out) == (code, "")
     assert os.path.exists(os.path.join(folder_of(result), "pipe.spool.refused"))
 
@@ -175,7 +175,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once():
     assert "passing SIGINT on" not in result.out
 
 
-def test_the_daemon_does_not_wait_for_what_the_command_leaves_running():
+def test_background_processes_of_the_command_are_not_waited_for():
     script = f"(exec >/dev/null 2>&1; sleep {WAIT}) & echo $!"
     started = time.monotonic()
     result = run_command("sh", "-c", script)

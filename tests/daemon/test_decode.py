@@ -66,3 +66,10 @@ def test_a_record_after_the_fragment_of_a_killed_writer_is_accepted():
     fragment = b'{"a": 1, "b'
     ((_, reason),) = decode(fragment + b"\n")[1]
     assert decode(fragment + b'{"c": 2}\n') == ([("c", 2)], [(fragment, reason)])
+
+
+@pytest.mark.parametrize("value", [b"1", b"null", b'"ab"', b"true"])
+def test_a_value_before_a_record_is_rejected_alone(value):
+    accepted, rejected = decode(value + b',{"a": 1}\n')
+    assert accepted == [("a", 1)]
+    assert [each.line for each in rejected] == [value + b","]

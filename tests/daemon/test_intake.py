@@ -69,7 +69,7 @@ def test_a_partial_line_waits_for_its_newline(pipe, spool):
 
 
 @pytest.mark.parametrize("data, received, rejected", [(b'{"a": 1}', 1, 0), (b'{"a": ', 0, 1)])
-def test_at_the_end_a_partial_line_is_a_line(pipe, spool, data, received, rejected):
+def test_the_partial_line_is_decoded_at_the_end(pipe, spool, data, received, rejected):
     intake = Intake(spool)
     write(pipe, data)
     intake.take(pipe)

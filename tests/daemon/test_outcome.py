@@ -31,7 +31,7 @@ RETRIED = dict(DELIVERED, last_error="HTTP 503")  # and then delivered
     "command_code, exit_code",
     [(None, 0), (0, 0), (1, 1), (3, 3), (126, 126), (127, 127), (-9, 137), (-15, 143)],
 )
-def test_the_exit_code_is_that_of_the_command_or_tells_what_is_missing(
+def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
     counts, is_complete, is_complete_with_command, command_code, exit_code
 ):
     outcome = Outcome(spool="/spool", command_code=command_code, **counts)

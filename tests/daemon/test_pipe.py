@@ -194,7 +194,6 @@ def test_a_pipe_that_cannot_be_opened_is_not_left_behind(path, monkeypatch):
     assert open_descriptors() == before
 
 
-@pytest.mark.xfail(reason="_remove() is registered before _lock()", strict=True)
 def test_a_new_pipe_that_another_daemon_has_locked_first_is_left_to_it(path, monkeypatch):
     create, descriptors = pipe_module._create, []
 
@@ -253,7 +252,7 @@ def test_a_pipe_that_existed_before_is_left_with_what_is_written_after_the_end(
     os.close(reader)
 
 
-def test_the_end_of_a_pipe_that_existed_before_may_be_consumed_in_parts(
+def test_the_last_data_of_a_pipe_that_existed_before_may_be_consumed_in_parts(
     path, open_pipe, open_writer
 ):
     make_fifo(path)
@@ -344,9 +343,7 @@ def test_without_tee_nothing_is_lost(open_pipe, open_writer):
 
 
 @pytest.mark.parametrize("peeked", [True, False])
-def test_without_tee_the_end_of_a_pipe_that_existed_before_is_the_same(
-    path, open_pipe, open_writer, peeked
-):
+def test_without_tee_data_written_after_the_end_is_left_too(path, open_pipe, open_writer, peeked):
     make_fifo(path)
     pipe = open_pipe()
     pipe._tee = None

@@ -68,7 +68,7 @@ print(number)
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_nothing_is_lost_if_it_stops_while_emitters_write(start_daemon, tmp_path, attempt):
+def test_nothing_is_lost_if_the_daemon_stops_while_emitters_write(start_daemon, tmp_path, attempt):
     with open(tmp_path / "delivered", "wb") as stdout:
         daemon = start_daemon(*STDOUT, stdout=stdout)
     names = ["a", "b", "c"]
@@ -164,9 +164,12 @@ def test_a_pipe_that_existed_before_stays(start_daemon, tmp_path):
 def test_a_removed_pipe_is_created_again(start_daemon):
     daemon = start_daemon(*STDOUT)
     daemon.emit("a=1")
+    before = open_descriptors(daemon.pid)
     os.unlink(daemon.path)
     wait_until(lambda: os.path.exists(daemon.path))
     daemon.emit("b=2")
+    wait_until(lambda: daemon.pairs() == [("a", 1), ("b", 2)])
+    assert len(open_descriptors(daemon.pid)) == len(before)
     result = daemon.stop()
     assert daemon.pairs() == [("a", 1), ("b", 2)]
     assert f"the pipe {daemon.path!r} was removed: created it again" in result.err
@@ -235,7 +238,7 @@ def test_emitters_block_while_the_spool_is_full_and_nothing_is_lost(start_daemon
     assert "accepting metrics again" in daemon.logged()
 
 
-def test_undelivered_metrics_are_sent_by_the_command_that_is_logged(start_daemon):
+def test_undelivered_metrics_are_sent_by_the_command_in_the_log(start_daemon):
     with open("/dev/full", "wb") as full:
         daemon = start_daemon(*STDOUT, stdout=full)
     daemon.emit("a=1", "b=2")
@@ -259,3 +262,32 @@ def test_a_second_signal_to_stop_ends_the_last_deliveries(start_daemon):
     result = daemon.stop()
     assert result.code == 1
     assert re.search(r"waiting [1-9]", result.err.splitlines()[-1])
+
+
+def test_a_late_signal_to_stop_does_not_change_the_outcome(start_daemon):
+    code = (
+        "import os, signal\n"
+        "from benchmarkai.daemon import cli\n"
+        "report = cli._report\n"
+        "def report_late(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    report(*arguments)\n"
+        "cli._report = report_late\n"
+        "cli.main()"
+    )
+    daemon = start_daemon(*STDOUT, program=[sys.executable, "-c", code])
+    daemon.emit("a=1")
+    result = daemon.stop()
+    assert result.code == 0
+    assert "received 1, delivered 1, rejected 0, waiting 0" in result.err.splitlines()[-1]
+
+
+def test_a_signal_at_exit_does_not_change_the_exit_code(start_daemon):
+    code = (
+        "import atexit, os, signal\n"
+        "from benchmarkai.daemon import cli\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "cli.main()"
+    )
+    daemon = start_daemon(*STDOUT, program=[sys.executable, "-c", code])
+    assert daemon.stop().code == 0

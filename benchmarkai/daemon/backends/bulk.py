@@ -93,7 +93,7 @@ def _rejected_items(metrics: Sequence[Metric], response: Any) -> List[Tuple[Metr
     except (KeyError, TypeError):
         items = statuses = []
     if len(items) != len(metrics):
-        raise Unavailable(f"the response has {len(items)} items for {len(metrics)} metrics")
+        raise Unavailable(f"the response has {len(items)} of {len(metrics)} items")
     rejected = []
     for metric, item, status in zip(metrics, items, statuses):
         if status < 300 or status == _CONFLICT:

@@ -13,7 +13,7 @@ from benchmarkai.daemon.options import option, secret_option, url_option
 
 # https://prometheus.io/docs/concepts/data_model/
 _INVALID_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
-_LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*$")
+_LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class Backend(base.Backend):
@@ -51,7 +51,7 @@ class Backend(base.Backend):
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         for name in labels:
-            if not _LABEL.match(name):
+            if not _LABEL.fullmatch(name):
                 return (
                     f"Prometheus does not allow the label {name!r}: use letters, digits and _ only"
                 )

@@ -177,6 +177,7 @@ def test_metrics_that_do_not_fit_the_mapping_of_an_index_are_rejected(start_serv
     assert [entry["name"] for entry in daemon.rejected_entries()] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_metrics_arrive_in_prometheus(start_server, start_daemon):
     gateway = start_server(Pushgateway)
     prometheus = start_server(Prometheus, gateway)

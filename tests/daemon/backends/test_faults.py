@@ -1,36 +1,27 @@
 """The daemon under faults: each metric carries a number of its own, and each must arrive.
 
-FAULTS=full takes the full size.
+The sizes are small by default; FAULTS=full runs the full ones.
 """
 
 import collections
-import json
 import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import time
 
 import pytest
-from conftest import finish, run, start, wait_until
-from servers import (  # noqa: F401
-    BAI_DAEMON,
-    BAI_EMIT,
-    InfluxDB,
-    Proxy,
-    VictoriaMetrics,
-    daemons,
-    request,
-    servers,
-)
+
+from tests.daemon.backends.servers import InfluxDB, Proxy, VictoriaMetrics, request
+from tests.daemon.harness import PATH, PIPES, run_daemon
+from tests.helpers import BAI_EMIT, WAIT, finish, run, start, wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
-# Emits the numbers from one to another, one a call.
+# Emits the numbers from the first to the last, each with a call of its own.
 EMITTER = """
-import os, sys
+import sys
 from benchmarkai import emit
 first, last = int(sys.argv[1]), int(sys.argv[2])
 for number in range(first, last):
@@ -38,157 +29,167 @@ for number in range(first, last):
 """
 
 
-def emitter(daemon, first, last, wait=60):
+def start_emitter(daemon, first, last):
     env = {
         "BENCHMARK_AI": "fifo",
         "BENCHMARK_AI_FIFO_FILEPATH": daemon.path,
-        "BENCHMARK_AI_FIFO_MAX_WAIT_TIME": str(wait),
+        "BENCHMARK_AI_FIFO_MAX_WAIT_TIME": str(WAIT),
         "BENCHMARK_AI_FIFO_WAIT_TIME_STEP": "0.01",
     }
-    words = [sys.executable, "-c", EMITTER, str(first), str(last)]
-    return start(words, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", EMITTER, str(first), str(last)]
+    return start(command, env, **PIPES)
 
 
-def end_of(process):
-    result = finish(process)
-    assert (result.code, result.err) == (0, "")
+def emit_numbers(daemon, first, last):
+    assert finish(start_emitter(daemon, first, last)) == (0, "", "")
 
 
-def influxdb(server, *words):
-    return ["influxdb", "--url", server.url, "--database", "benchmarks"] + list(words)
+def to(server, *options):
+    """Return the arguments of a daemon that delivers to the server."""
+    return ["influxdb", "--url", server.url, "--database", "benchmarks", *options]
 
 
 def numbers_in(server):
-    """Return how often each number is there."""
+    """Return how often each number has arrived."""
     found = collections.Counter()
     for series in server.query("SELECT value FROM /.*/"):
         found.update(int(row[1]) for row in series["values"])
     return found
 
 
-def check(server, count, most_twice=0):
-    """Each number arrived, and at most so many of them twice; return how many."""
+def wait_for_numbers(server, count):
+    wait_until(lambda: len(numbers_in(server)) == count)
+
+
+def check_numbers(server, count, max_duplicates=0):
+    """Check that each number has arrived, and that no more than so many came twice."""
     found = numbers_in(server)
-    assert set(found) == set(range(count)), "%d of %d" % (len(found), count)
-    twice = sum(found.values()) - count
-    print("%d metrics, each arrived, %d twice" % (count, twice))
-    assert twice <= most_twice
-    return twice
+    assert set(found) == set(range(count)), f"{len(found)} of {count}"
+    duplicates = sum(found.values()) - count
+    print(f"{count} metrics, each has arrived, {duplicates} twice")
+    assert duplicates <= max_duplicates
 
 
-def until_summary(daemon, text="delivered"):
-    wait_until(lambda: text in daemon.logged())
-
-
-def test_the_server_is_down_at_the_start(servers, daemons):  # noqa: F811
-    server = servers(InfluxDB)
-    server.end()
-    daemon = daemons(*influxdb(server))
-    end_of(emitter(daemon, 0, 1000))
-    until_summary(daemon, "cannot deliver")
+def test_nothing_is_lost_if_the_server_is_down_at_the_start(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    server.stop()
+    daemon = start_daemon(*to(server))
+    emit_numbers(daemon, 0, 1000)
+    daemon.wait_for_log("cannot deliver")
     server.start()
-    wait_until(lambda: len(numbers_in(server)) == 1000)
-    assert daemon.stop() == 0
-    check(server, 1000)
+    wait_for_numbers(server, 1000)
+    assert daemon.stop().code == 0
+    check_numbers(server, 1000)
     assert "delivering again" in daemon.logged()
-    assert "received 1000, delivered 1000, refused 0, waiting 0" in daemon.logged()
+    assert "received 1000, delivered 1000, rejected 0, waiting 0" in daemon.logged()
 
 
-def test_the_server_is_down_for_a_while(servers, daemons):  # noqa: F811
-    server = servers(InfluxDB)
-    daemon = daemons(*influxdb(server))
-    writers = [emitter(daemon, first, first + 2000) for first in range(0, 16000, 2000)]
+def test_nothing_is_lost_if_the_server_is_down_for_a_while(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    daemon = start_daemon(*to(server))
+    emitters = [start_emitter(daemon, first, first + 2000) for first in range(0, 16000, 2000)]
     wait_until(lambda: numbers_in(server))
-    server.end()
-    for writer in writers:
-        end_of(writer)
-    until_summary(daemon, "cannot deliver")
+    server.stop()
+    for emitter in emitters:
+        assert finish(emitter) == (0, "", "")
+    daemon.wait_for_log("cannot deliver")
     server.start()
-    wait_until(lambda: len(numbers_in(server)) == 16000)
-    assert daemon.stop() == 0
-    check(server, 16000)
+    wait_for_numbers(server, 16000)
+    assert daemon.stop().code == 0
+    check_numbers(server, 16000)
 
 
 @pytest.mark.parametrize(
     "fault",
-    ["slow", "half", "drop", (429, {"Retry-After": "1"}), (503, {"Retry-After": "x"}), (500, {})],
+    [
+        pytest.param("slow", marks=pytest.mark.slow),
+        "half",
+        "drop",
+        pytest.param((429, {"Retry-After": "1"}), marks=pytest.mark.slow),
+        (503, {"Retry-After": "x"}),
+        (500, {}),
+    ],
     ids=str,
 )
-def test_a_server_that_answers_badly_for_a_while(servers, daemons, fault):  # noqa: F811
-    server = servers(InfluxDB)
-    proxy = servers(Proxy, server, lambda number: fault if number in (1, 2, 4) else None)
-    daemon = daemons(*influxdb(proxy, "--batch-size", "200"))
-    end_of(emitter(daemon, 0, 1000))
-    wait_until(lambda: len(numbers_in(server)) == 1000)
-    assert daemon.stop() == 0, daemon.logged()
-    assert proxy.harmed >= 2
-    check(server, 1000)
+def test_nothing_is_lost_if_the_server_fails_for_a_while(start_server, start_daemon, fault):
+    server = start_server(InfluxDB)
+    proxy = start_server(Proxy, server, lambda number: fault if number in (1, 2, 4) else None)
+    daemon = start_daemon(*to(proxy, "--batch-size", "200"))
+    emit_numbers(daemon, 0, 1000)
+    wait_for_numbers(server, 1000)
+    assert daemon.stop().code == 0, daemon.logged()
+    assert proxy.faults >= 2
+    check_numbers(server, 1000)
     if fault[0] == 429:
-        pauses = re.findall(r"HTTP 429.*next try in ([0-9.]+) s", daemon.logged())
+        pauses = re.findall(r"HTTP 429.*next retry in ([0-9.]+) s", daemon.logged())
         assert pauses and all(float(pause) >= 1 for pause in pauses)
 
 
-def test_a_metric_that_the_server_refuses_costs_no_other(servers, daemons):  # noqa: F811
-    server = servers(InfluxDB)
+def test_a_rejected_metric_does_not_affect_the_others(start_server, start_daemon):
+    server = start_server(InfluxDB)
     # From now on the field of this measurement is a text.
     request(server.url + "/write?db=benchmarks", b'writer3 value="text"')
-    daemon = daemons(*influxdb(server))
-    end_of(emitter(daemon, 0, 700))
-    assert daemon.stop() == 0
-    with open(daemon.spool + ".refused") as file:
-        refused = [json.loads(line) for line in file]
-    assert sorted(entry["value"] for entry in refused) == list(range(3, 700, 7))
-    assert all("HTTP 400" in entry["reason"] for entry in refused)
-    found = {}
+    daemon = start_daemon(*to(server))
+    emit_numbers(daemon, 0, 700)
+    assert daemon.stop().code == 0
+    rejected = daemon.rejected_entries()
+    assert sorted(entry["value"] for entry in rejected) == list(range(3, 700, 7))
+    assert all("HTTP 400" in entry["reason"] for entry in rejected)
+    arrived = []
     for series in server.query("SELECT value FROM /.*/"):
         if series["name"] != "writer3":
-            found[series["name"]] = [row[1] for row in series["values"]]
-    arrived = sorted(value for values in found.values() for value in values)
-    assert arrived == [number for number in range(700) if number % 7 != 3]
-    assert "delivered 600, refused 100, waiting 0" in daemon.logged()
+            arrived += [row[1] for row in series["values"]]
+    assert sorted(arrived) == [number for number in range(700) if number % 7 != 3]
+    assert "delivered 600, rejected 100, waiting 0" in daemon.logged()
 
 
-def test_killed_at_random_moments_with_the_pipe_held_open(servers, daemons):  # noqa: F811
+@pytest.mark.slow
+def test_nothing_is_lost_if_the_daemon_is_killed_at_random_moments(start_server, start_daemon):
     kills, each = (50, 4000) if FULL else (10, 1000)
-    server = servers(InfluxDB)
-    daemon = daemons(*influxdb(server, "--flush-interval", "0.05"))
+    server = start_server(InfluxDB)
+    daemon = start_daemon(*to(server, "--flush-interval", "0.05"))
     holder = os.open(daemon.path, os.O_RDWR)
     count = 16 * each
-    writers = [emitter(daemon, first, first + each) for first in range(0, count, each)]
+    emitters = [start_emitter(daemon, first, first + each) for first in range(0, count, each)]
     seed = random.randrange(10**6)
     print("seed", seed)
     moments = random.Random(seed)
     for _ in range(kills):
-        time.sleep(moments.uniform(0, 0.3))  # the moment, not a wait for something
+        time.sleep(moments.uniform(0, 0.3))  # the random moment
         daemon.kill()
-        daemon = daemons(*influxdb(server, "--flush-interval", "0.05"))
-    for writer in writers:
-        end_of(writer)
-    wait_until(lambda: len(numbers_in(server)) == count)
-    assert daemon.stop() == 0
+        daemon = start_daemon(*to(server, "--flush-interval", "0.05"))
+    for emitter in emitters:
+        assert finish(emitter) == (0, "", "")
+    wait_for_numbers(server, count)
+    assert daemon.stop().code == 0
     os.close(holder)
-    # What one peek showed may come again, once for each kill.
-    check(server, count, most_twice=kills * 2**20 // 16)
+    # What one peek() has returned may arrive twice, once for each kill.
+    check_numbers(server, count, max_duplicates=kills * 2**20 // 16)
 
 
-def test_a_million_metrics_while_the_server_is_down(servers, daemons, tmp_path):  # noqa: F811
+def peak_memory(pid):
+    """Return the most memory that the process has used so far, in KiB."""
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1))
+
+
+@pytest.mark.slow
+def test_memory_stays_small_while_the_server_is_down(start_server, start_daemon, tmp_path):
     count = 1000000 if FULL else 100000
-    server = servers(InfluxDB)
-    server.end()
-    daemon = daemons(*influxdb(server, "--batch-size", "5000", "--shutdown-timeout", "50"))
-    file = tmp_path / "stream"
-    with open(str(file), "w") as stream:
-        stream.writelines("writer%d=%d\n" % (number % 7, number) for number in range(count))
-    with open(str(file)) as stdin:
-        process = start([BAI_EMIT, "--fifo", daemon.path], stdin=stdin, stderr=subprocess.PIPE)
-        assert (process.wait(60), process.stderr.read()) == (0, b"")
-    with open("/proc/%d/status" % daemon.process.pid) as status:
-        peak = int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1))
-    print("peak resident memory: %d MiB" % (peak // 1024))
+    server = start_server(InfluxDB)
+    server.stop()
+    daemon = start_daemon(*to(server, "--batch-size", "5000", "--shutdown-timeout", "50"))
+    with open(tmp_path / "stream", "w") as stream:
+        stream.writelines(f"writer{number % 7}={number}\n" for number in range(count))
+    with open(tmp_path / "stream") as stdin:
+        emitter = start([BAI_EMIT, "--fifo", daemon.path], stdin=stdin, **PIPES)
+    assert finish(emitter) == (0, "", "")
+    peak = peak_memory(daemon.pid)
+    print(f"peak resident memory: {peak // 1024} MiB")
     assert peak < 150 * 1024
     server.start()
-    assert daemon.stop() == 0, daemon.logged()
-    check(server, count)
+    assert daemon.stop().code == 0, daemon.logged()
+    check_numbers(server, count)
 
 
 @pytest.fixture
@@ -203,90 +204,97 @@ def small_disk(tmp_path):
     assert run(["umount", "-l", str(folder)]).code == 0
 
 
-def test_the_disk_is_full(servers, daemons, small_disk):  # noqa: F811
-    server = servers(InfluxDB)
-    server.end()
+@pytest.mark.slow
+def test_nothing_is_lost_while_the_disk_is_full(start_server, start_daemon, small_disk):
+    server = start_server(InfluxDB)
+    server.stop()
     spool = str(small_disk / "spool")
-    daemon = daemons(*influxdb(server, "--spool", spool, "--batch-size", "5000"))
-    writers = [emitter(daemon, first, first + 40000) for first in range(0, 160000, 40000)]
-    until_summary(daemon, "has less than 16 MiB left: metrics stay in the pipe, and emitters wait")
-    # Others take what is left.
+    daemon = start_daemon(*to(server, "--spool", spool, "--batch-size", "5000"))
+    emitters = [start_emitter(daemon, first, first + 40000) for first in range(0, 160000, 40000)]
+    daemon.wait_for_log(
+        "has less than 16 MiB left: metrics stay in the pipe, and emitters block until it has room"
+    )
+    # Other programs use up what is left.
     filler = small_disk / "filler"
     with pytest.raises(OSError):
-        with open(str(filler), "wb") as file:
+        with open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
-                file.flush()
     server.start()
-    until_summary(daemon, "database or disk is full")
+    daemon.wait_for_log("database or disk is full")
     filler.unlink()
-    for writer in writers:
-        end_of(writer)
-    wait_until(lambda: len(numbers_in(server)) == 160000)
-    assert daemon.stop() == 0, daemon.logged()
-    check(server, 160000)
-    assert "taking metrics again" in daemon.logged()
+    for emitter in emitters:
+        assert finish(emitter) == (0, "", "")
+    wait_for_numbers(server, 160000)
+    assert daemon.stop().code == 0, daemon.logged()
+    check_numbers(server, 160000)
+    assert "accepting metrics again" in daemon.logged()
 
 
-def test_a_corrupt_spool_is_put_aside_and_the_daemon_goes_on(servers, daemons):  # noqa: F811
-    server = servers(InfluxDB)
-    server.end()
-    daemon = daemons(*influxdb(server, "--shutdown-timeout", "0"))
-    end_of(emitter(daemon, 0, 20000))
-    assert daemon.stop() == 1
-    assert "20000 metrics are kept in %s" % daemon.spool in daemon.logged()
+def test_a_corrupt_spool_is_moved_aside_and_the_daemon_goes_on(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    server.stop()
+    daemon = start_daemon(*to(server, "--shutdown-timeout", "0"))
+    emit_numbers(daemon, 0, 20000)
+    assert daemon.stop().code == 1
+    assert f"20000 metrics kept in {daemon.spool}: send with: " in daemon.logged()
     with open(daemon.spool, "r+b") as file:
         file.seek(os.path.getsize(daemon.spool) // 2)
         file.write(os.urandom(30000))
     server.start()
-    daemon = daemons(*influxdb(server))
-    end_of(emitter(daemon, 20000, 20100))
-    assert daemon.stop() == 0, daemon.logged()
-    saved = int(re.search(r"the spool was broken: (\d+) metrics", daemon.logged()).group(1))
+    daemon = start_daemon(*to(server))
+    emit_numbers(daemon, 20000, 20100)
+    assert daemon.stop().code == 0, daemon.logged()
+    message = r"the spool was corrupt: saved (\d+) metrics of it; the old file is now '(.*)'"
+    saved, corrupt = re.search(message, daemon.logged()).groups()
+    assert os.path.exists(corrupt)
     found = numbers_in(server)
-    assert saved > 2000
-    assert sum(found.values()) == saved + 100
+    assert int(saved) > 2000
+    assert sum(found.values()) == int(saved) + 100
     assert set(range(20000, 20100)) <= set(found)
 
 
-def test_a_clock_that_jumps(servers, daemons):  # noqa: F811
-    server = servers(InfluxDB)
-    for first, offset in ((0, 0), (100, -86400), (200, -172800), (300, 0)):
-        code = "import time; now = time.time_ns; time.time_ns = lambda: now() + %d" % (
-            offset * 10**9
+@pytest.mark.slow
+def test_times_increase_although_the_clock_jumps(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    for first, days in ((0, 0), (100, -1), (200, -2), (300, 0)):
+        offset = days * 24 * 3600 * 10**9
+        code = (
+            f"import time; now = time.time_ns; time.time_ns = lambda: now() + {offset}\n"
+            "from benchmarkai.daemon.cli import main; main()"
         )
-        code += "; from benchmarkai.daemon.cli import main; main()"
-        daemon = daemons(*influxdb(server), program=[sys.executable, "-c", code])
-        end_of(emitter(daemon, first, first + 100))
-        assert daemon.stop() == 0
-    check(server, 400)
+        daemon = start_daemon(*to(server), program=[sys.executable, "-c", code])
+        emit_numbers(daemon, first, first + 100)
+        assert daemon.stop().code == 0
+    check_numbers(server, 400)
     times = []
     for series in server.query("SELECT value FROM /.*/"):
         times += [(row[1], row[0]) for row in series["values"]]
-    in_order = [when for _, when in sorted(times)]
+    in_order = [moment for _, moment in sorted(times)]
     assert in_order == sorted(set(in_order))
 
 
-def test_victoria_metrics_after_it_was_down(servers, daemons):  # noqa: F811
-    server = servers(VictoriaMetrics)
-    server.end()
-    daemon = daemons(*influxdb(server))
-    end_of(emitter(daemon, 0, 100))
-    until_summary(daemon, "cannot deliver")
+def test_nothing_is_lost_if_victoria_metrics_is_down_at_the_start(start_server, start_daemon):
+    server = start_server(VictoriaMetrics)
+    server.stop()
+    daemon = start_daemon(*to(server))
+    emit_numbers(daemon, 0, 100)
+    daemon.wait_for_log("cannot deliver")
     server.start()
     wait_until(lambda: len(server.points()) == 100)
-    assert daemon.stop() == 0
+    assert daemon.stop().code == 0
     assert sorted(point[2] for point in server.points()) == list(range(100))
 
 
-def test_with_a_command_what_is_left_is_kept_and_sent_later(servers, tmp_path):  # noqa: F811
-    server = servers(InfluxDB)
-    server.end()
-    words = [BAI_DAEMON] + influxdb(server, "--shutdown-timeout", "0.1")
-    result = run(words + ["--", "bai-emit", "a=0"], env={"TMPDIR": str(tmp_path)})
+def test_metrics_that_are_kept_after_a_command_are_sent_by_the_command_in_the_log(start_server):
+    server = start_server(InfluxDB)
+    server.stop()
+    arguments = to(server, "--shutdown-timeout", "0.1")
+    env = {"PATH": PATH}
+    result = run_daemon(*arguments, "--", "bai-emit", "a=0", env=env)
     assert result.code == 1
-    command = re.search(r"1 metrics are kept in \S+: send them with: (.*)", result.err).group(1)
+    command = re.search(r"1 metric kept in \S+: send with: (.*)", result.err).group(1)
     server.start()
-    again = run(["sh", "-c", command.replace("--shutdown-timeout 0.1", "")])
+    again = run(["sh", "-c", command], env=env)
     assert again.code == 0, again.err
-    check(server, 1)
+    check_numbers(server, 1)
