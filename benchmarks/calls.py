@@ -76,7 +76,7 @@ WORKS = {
 
 
 def main():
-    # pyperf starts this file anew for each of its processes, with the same words.
+    # pyperf starts this file again for each of its processes, with the same arguments.
     runner = pyperf.Runner(add_cmdline_args=lambda command, args: command.append(args.work))
     runner.argparser.add_argument("work", choices=sorted(WORKS))
     args = runner.parse_args()

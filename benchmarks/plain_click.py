@@ -1,4 +1,4 @@
-"""The peer of bai-emit: the same work, written plainly with click and json."""
+"""An alternative to bai-emit: the same work, written in the usual way with click and json."""
 
 import json
 

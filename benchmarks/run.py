@@ -1,8 +1,8 @@
-"""The speed of this project beside its peers, on the same work in the same run.
+"""The speed of this project compared with the alternatives, on the same work in the same run.
 
-python benchmarks/run.py FOLDER prints a table; run by tox -e bench. Whole processes are timed with
-hyperfine, calls with pyperf, in rounds in which each has its turn. Every library is installed in
-an environment of its own in the folder.
+python benchmarks/run.py FOLDER prints a table; run by tox -e bench. hyperfine times whole
+processes, and pyperf times calls, in rounds in which each has its turn. Every library is installed
+in an environment of its own in the folder.
 """
 
 import json
@@ -27,10 +27,9 @@ ENVIRONMENTS = {
     "peers": ["statsd", "datadog", "prometheus_client", "pyperf"],
 }
 
-# The pipe into which all calls write, as a FIFO or as stdout, is read by this process as daemons do
-# it: in large blocks, and from a pipe with room for the time in between. A reader that wakes for
-# every line, or a pipe that is full at times, would slow down whoever writes, and be measured
-# instead.
+# This process reads the pipe to which all calls write, as a FIFO or as stdout. It reads as daemons
+# do: large blocks, from a pipe that holds what is written in between. A reader that wakes up for
+# every line, or a pipe that is sometimes full, would slow down the writer, and be measured instead.
 READER = """
 import fcntl, os, time
 pipe = os.open(os.environ["BENCHMARK_AI_FIFO_FILEPATH"], os.O_RDWR | os.O_NONBLOCK)
@@ -42,7 +41,7 @@ while True:
     except BlockingIOError: time.sleep(0.0005)
 """
 
-# The time of the import alone: a whole process varies by more than our import takes.
+# Times the import alone: the time of a whole process varies by more than our import takes.
 IMPORT = """
 import time
 start = time.perf_counter()
@@ -51,7 +50,7 @@ print(time.perf_counter() - start)
 """
 IMPORTS = 10
 
-# As small as Python can be, because what it starts begins with its size.
+# Started with -I -S, because the peak of a child is at least the size of the process that forked.
 PEAK = """
 import os, sys
 null = os.open(os.devnull, os.O_WRONLY)
@@ -120,7 +119,7 @@ class Bench:
         for _ in range(IMPORTS):
             for name in ("ours", "released"):
                 command = [self.path(name, "bin", "python"), "-c", IMPORT]
-                # Not in the checkout, which would be imported.
+                # Not in the checkout, or that would be imported.
                 done = subprocess.run(
                     command, check=True, env=self.env, cwd=self.folder, stdout=subprocess.PIPE
                 )
@@ -163,7 +162,7 @@ class Bench:
             self.time_call("peers", work)
 
     def peak(self, command, file):
-        """Return the KiB of memory that the process had in use at the most."""
+        """Return the peak memory of the process, in KiB."""
         python = [sys.executable, "-I", "-S", "-c", PEAK, file or ""]
         found = [
             int(subprocess.run(python + command, check=True, env=self.env, stdout=-1).stdout)
@@ -198,7 +197,7 @@ class Bench:
             ("500,000 JSON lines", "bai-emit, JSON lines", "jq, JSON lines", 0.60),
             ("500,000 lines of words", "bai-emit, words", "jq, JSON lines", 0.40),
         ]
-        print("| work | this project | beside | which takes | ratio | at most |")
+        print("| work | this project | compared with | its time | ratio | at most |")
         print("|---|---|---|---|---|---|")
 
         def row(work, ours, peer, theirs, ratio, bound):
