@@ -19,8 +19,8 @@ def emit(metrics):
     """Publish metrics as one line of JSON, such as emit({"alexnet.latency": 0.42}).
 
     metrics: a mapping of names (text) to finite numbers: int, float, or any scalar that
-        converts itself to one of them (numpy, torch, Decimal, ...). Numbers have no unit;
-        put it into the name where it is not obvious.
+        converts itself to one of them (numpy, torch, Decimal, ...). A number has no unit of
+        its own; put the unit into the name where it is not obvious.
 
     The line goes to stdout, or to the named pipe if the environment variable BENCHMARK_AI is
     "fifo". All metrics are checked before anything is written.
@@ -29,7 +29,7 @@ def emit(metrics):
     number; ValueError if there are no metrics, a name is empty, a value is NaN or infinite
     (RFC 8259 has neither), a metric is too long for the pipe, or a setting cannot be used;
     FifoError if the pipe does not accept the metrics within BENCHMARK_AI_FIFO_MAX_WAIT_TIME
-    seconds; OSError (IOError on Python 2) if stdout does not.
+    seconds; OSError (IOError on Python 2) if stdout cannot be written.
     """
     if not _sinks:
         _sinks.append(open_sink())

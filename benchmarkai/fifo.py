@@ -61,7 +61,7 @@ class FifoSink(object):
         """Write each of the lines (ASCII, at most max_line_size bytes, as encode() splits them).
 
         Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
-        the system denies access to the pipe, for example because of its permissions.
+        the system cannot open or write the pipe, for example because of its permissions.
         """
         attempt = None
         for index, line in enumerate(lines):
@@ -105,7 +105,7 @@ class FifoSink(object):
                 self._opened = []
             self._open(attempt)
         elif failure.errno != errno.EINTR:
-            raise attempt.denied(failure)
+            raise attempt.failed(failure)
 
     def _open(self, attempt):
         # type: (_Attempt) -> None
@@ -160,7 +160,7 @@ class FifoSink(object):
         elif failure.errno == errno.EINTR:
             return
         else:
-            raise attempt.denied(failure)
+            raise attempt.failed(failure)
         if attempt.is_over():
             raise attempt.error(kind, reason)
         _sleep(attempt.pause(reason, self.step))
@@ -226,7 +226,7 @@ class _Attempt(object):
         error.written = sum(map(len, self.lines[: self.index]))
         return error
 
-    def denied(self, failure):
+    def failed(self, failure):
         # type: (EnvironmentError) -> FifoError
         return self.error(
             FifoError,

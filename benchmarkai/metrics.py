@@ -13,7 +13,9 @@ MAX_DIGITS = 4300
 _MAX_FLOAT = 1.7976931348623157e308  # the largest IEEE 754 double
 
 # The characters that JSON strings contain as they are: printable ASCII, except " and \.
-_UNESCAPED = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", "")
+_UNESCAPED = (
+    " !#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}~"
+)
 
 # float() accepts arrays of these element types (numpy's dtype and the like), although they do
 # not hold numbers: one string, one boolean, one date.

@@ -14,9 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List, Optional, Sequence, Tuple, Union  # noqa: F401
 
-# One metric on a line, exactly as encode() writes it. If a number has up to 15 significant
-# digits its form alone proves that, because a double keeps them; a longer one must be compared
-# with the repr() of its value. The lines are short enough for any pipe (POSIX: 512 bytes).
+# One metric on a line, whose name and number encode() would write in the same way. If a number has
+# up to 15 significant digits its form alone proves that, because a double keeps them; a longer one
+# must be compared with the repr() of its value. The lines are short enough for any pipe (POSIX:
+# 512 bytes).
 _NAME = r"[%s][%s]{0,199}"
 _NUMBER = (
     r"(?:-?(?!0\.0000)(?:0|[1-9][0-9]{0,15})\.(?:[0-9]{0,20}[1-9]|0)"
@@ -36,7 +37,10 @@ _PLAIN_WORD = re.compile(r"^(?!\{)(\S+)=(-?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,30})
 
 def encode_lines(data):
     # type: (bytes) -> Optional[str]
-    """Return the encoded lines if each line of the data is one metric in its encoded form."""
+    """Return the lines that encode() would write, if each line is one metric in the same form.
+
+    That is a JSON object as encode() writes it, or a word with the same name and number.
+    """
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError:

@@ -61,10 +61,12 @@ def publish_stream(sink, report):
                 problem = found.message
             else:
                 try:
-                    batch.add(found.line, encode(found.pairs, sink.max_line_size))
-                    continue
+                    lines = encode(found.pairs, sink.max_line_size)
                 except (TypeError, ValueError) as error:
                     problem = str(error)
+                else:
+                    batch.add(found.line, lines)
+                    continue
             rejected = True
             report("line %d: %s" % (found.line, problem))
         batch.write()
@@ -73,7 +75,10 @@ def publish_stream(sink, report):
 
 
 class _Batch(object):
-    """Collects records that arrived together, for writes of at most PIPE_BUF bytes."""
+    """Collects records that arrived together, for writes of at most PIPE_BUF bytes.
+
+    Only a single record, on stdout, may be longer.
+    """
 
     def __init__(self, sink):
         # type: (Sink) -> None

@@ -64,7 +64,7 @@ def run(
 
 
 def _run_in_temporary_folder(settings: Settings, backend: Backend, signals: Signals) -> Outcome:
-    """Run with the pipe in a new folder, which is kept only if metrics are."""
+    """Run with the pipe in a new folder, which is removed if the outcome is complete."""
     folder = tempfile.mkdtemp(prefix="bai-daemon-")
     try:
         outcome = _run(settings, backend, signals, os.path.join(folder, "pipe"))
@@ -87,9 +87,7 @@ def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> O
         delivery = stack.enter_context(
             Delivery(spool, backend, settings.batch_size, settings.flush_interval)
         )
-        service = stack.enter_context(
-            Service(signals, pipe, spool, delivery, settings.shutdown_timeout)
-        )
+        service = Service(signals, pipe, spool, delivery, settings.shutdown_timeout)
         if spool.corrupt_path is not None:
             log.error(
                 "the spool was corrupt: saved %s of it; the old file is now %r",

@@ -3,7 +3,7 @@
 import shlex
 import signal
 import sys
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Type
 
 import click
 
@@ -13,7 +13,7 @@ from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.log import count, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON
 from benchmarkai.daemon.outcome import Outcome
-from benchmarkai.daemon.signals import STOP_SIGNALS
+from benchmarkai.daemon.signals import HANDLED_SIGNALS
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
 
@@ -31,8 +31,8 @@ Each backend is a subcommand: see bai-daemon BACKEND --help.
 
 _EPILOG = """\b
 Exit codes:
-  0    all metrics were delivered
-  1    some were not, and are kept in the spool; or the pipe or the spool cannot be used
+  0    nothing is left to deliver
+  1    some metrics are, and are kept in the spool; or the pipe or the spool cannot be used
   2    something in the arguments, options or variables was rejected
   With a command: its exit code; 1 if that is 0 and some metrics were rejected or not delivered;
   126 or 127 if it cannot be started.
@@ -46,8 +46,8 @@ def main() -> None:
     try:
         bai_daemon.main(prog_name="bai-daemon")
     finally:
-        # The exit code is decided. A late signal to stop must not change it.
-        for number in STOP_SIGNALS:
+        # The exit code is decided. A late signal must not change it.
+        for number in HANDLED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -61,9 +61,11 @@ class _Backends(click.Group):
 
 class _BackendCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
-        if "--" in args and args.index("--") == len(args) - 1:
+        ends_with_dashes = args[-1:] == ["--"]
+        rest = super().parse_args(ctx, args)
+        if ends_with_dashes and not ctx.params["command"] and not ctx.resilient_parsing:
             raise click.UsageError("there is no command after --", ctx)
-        return super().parse_args(ctx, args)
+        return rest
 
 
 bai_daemon = _Backends(
@@ -86,7 +88,7 @@ def _make_command(name: str) -> click.Command:
         context = click.get_current_context()
         log_to_stderr(values.pop("log_level"))
         options = {key: values.pop(key) for key in list(values) if key in own}
-        backend = _make_backend(name, options)
+        backend = _make_backend(name, backend_type, options)
         problem = backend.reason_to_reject_labels(values["label"])
         if problem:
             raise click.UsageError(f"the labels cannot be sent: {problem}")
@@ -107,9 +109,9 @@ def _make_command(name: str) -> click.Command:
     )
 
 
-def _make_backend(name: str, options: Any) -> Backend:
+def _make_backend(name: str, backend_type: Type[Backend], options: Any) -> Backend:
     try:
-        return backends.load(name)(**options)
+        return backend_type(**options)
     except ImportError as error:
         raise click.UsageError(
             f"{error.name or error} is not installed: pip install 'benchmarkai-client-lib[{name}]'"

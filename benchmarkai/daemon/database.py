@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import stat
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional
 
 _HEADER = b"SQLite format 3\0"  # the first bytes of every SQLite database
 
@@ -34,7 +34,7 @@ PRAGMA user_version = {_LAYOUT};
 COMMIT;
 """
 
-# What a salvage copies. The last time is set by _salvage().
+# What a salvage copies. It then raises the last time to that of the newest metric.
 _COPIES = (
     ("SELECT id, json FROM labels", "INSERT INTO labels VALUES (?, ?)"),
     (
@@ -49,15 +49,18 @@ class SpoolError(Exception):
     """The file cannot be used as a spool."""
 
 
-def open_database(path: str, clock: Callable[[], int]) -> Tuple[sqlite3.Connection, Optional[str]]:
+def open_database(
+    path: str, clock: Callable[[], int], load: Callable[[sqlite3.Connection], None]
+) -> Optional[str]:
     """Open the database of a spool, or create it.
 
     A corrupt database is moved aside, and what SQLite can read of it is copied into a new one.
 
     clock: returns nanoseconds since 1970.
+    load: called with the connection, which locks out all others. A database in which it fails is
+        corrupt.
 
-    Returns the connection, which locks out all others, and the path of the corrupt database if
-    there was one.
+    Returns the new path of the corrupt database if there was one.
 
     Raises SpoolError for a file that does not belong to this user, is not a spool, or is in use.
     """
@@ -67,13 +70,14 @@ def open_database(path: str, clock: Callable[[], int]) -> Tuple[sqlite3.Connecti
     try:
         corrupt = _finish_salvage(path, clock)
         try:
-            return connect(path), corrupt
+            _connect_and_load(path, load)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
             _salvage(path)
             corrupt = _finish_salvage(path, clock)
-            return connect(path), corrupt
+            _connect_and_load(path, load)
+        return corrupt
     except OSError as error:
         raise SpoolError(f"cannot use the spool {path!r}: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
@@ -81,6 +85,15 @@ def open_database(path: str, clock: Callable[[], int]) -> Tuple[sqlite3.Connecti
         if "locked" in str(error):
             reason = f"another daemon uses the spool {path!r}: choose another one (--spool)"
         raise SpoolError(reason) from error
+
+
+def _connect_and_load(path: str, load: Callable[[sqlite3.Connection], None]) -> None:
+    connection = connect(path)
+    try:
+        load(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -73,6 +73,8 @@ class Delivery(threading.Thread):
 
     def stop(self) -> None:
         """End now, whatever waits."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._finishing.set()
         if self.is_alive():
@@ -153,19 +155,20 @@ class Delivery(threading.Thread):
             sleep=self._pause,
         )
         result = retrying(function, *arguments)
+        self.last_error = None
         if retrying.statistics["attempt_number"] > 1:
             log.info("delivering again")
         return result
 
-    def _log_retry(self, state: tenacity.RetryCallState) -> None:
-        self.last_error = str(_error_of(state))
+    def _log_retry(self, retry_state: tenacity.RetryCallState) -> None:
+        self.last_error = str(_error_of(retry_state))
         if self._finishing.is_set():
             return  # the log says it at the end
         log.warning(
             "cannot deliver: %s; %s waiting; next retry in %.1f s",
             self.last_error,
             count(self._spool.waiting(), "metric"),
-            state.next_action.sleep if state.next_action else 0.0,
+            retry_state.next_action.sleep if retry_state.next_action else 0.0,
         )
 
     def _pause(self, seconds: float) -> None:
@@ -180,13 +183,14 @@ class Delivery(threading.Thread):
 _backoff = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_MAX_PAUSE)
 
 
-def _pause_before_retry(state: tenacity.RetryCallState) -> float:
-    retry_after = getattr(_error_of(state), "retry_after", None) or 0.0
-    return max(retry_after, _backoff(state))
+# Old versions of tenacity pass the argument by this name.
+def _pause_before_retry(retry_state: tenacity.RetryCallState) -> float:
+    retry_after = getattr(_error_of(retry_state), "retry_after", None) or 0.0
+    return max(retry_after, _backoff(retry_state))
 
 
-def _error_of(state: tenacity.RetryCallState) -> Optional[BaseException]:
-    return state.outcome.exception() if state.outcome else None
+def _error_of(retry_state: tenacity.RetryCallState) -> Optional[BaseException]:
+    return retry_state.outcome.exception() if retry_state.outcome else None
 
 
 class _Stopped(Exception):

@@ -81,7 +81,7 @@ class Intake:
         return not self._spool.partial_line or self._store(self._spool.partial_line, b"")
 
     def log_rejected(self, now: bool = False) -> None:
-        """Log which lines were rejected, at most once a second unless it is to be now."""
+        """Log which lines were rejected, at most once a second unless now is true."""
         due = now or time.monotonic() - self._last_logged >= _LOG_INTERVAL
         if self._sample is not None and due:
             log.warning(

@@ -1,7 +1,7 @@
 """The options of bai-daemon, and what the options of its backends are made of."""
 
 import os
-from typing import Any, Dict, Optional, Sequence, TextIO
+from typing import Any, Dict, Optional, Sequence
 
 import click
 
@@ -30,7 +30,7 @@ def secret_option(name: str, description: str) -> click.Option:
     """
 
     def read(context: click.Context, parameter: click.Parameter, file: Any) -> Optional[str]:
-        return _read_secret(file) or os.environ.get(variable(name))
+        return file.read().strip() if file else os.environ.get(variable(name))
 
     file_variable = variable(name + "-file")
     return click.Option(
@@ -47,10 +47,6 @@ def secret_option(name: str, description: str) -> click.Option:
 def variable(name: str) -> str:
     """Return the environment variable for the option of this name."""
     return "BAI_DAEMON_" + name.lstrip("-").upper().replace("-", "_")
-
-
-def _read_secret(file: Optional[TextIO]) -> Optional[str]:
-    return file.read().strip() if file else None
 
 
 def _reject_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -140,7 +136,7 @@ COMMON: Sequence[click.Parameter] = [
     ),
     option(
         "--spool-limit",
-        "Maximum spool size, with a suffix K, M or G. Emitters block once it is reached.",
+        "Maximum spool size: bytes, or a suffix K, M or G. Emitters block once it is reached.",
         metavar="SIZE",
         callback=_parse_size,
         default="1G",
@@ -162,7 +158,7 @@ COMMON: Sequence[click.Parameter] = [
     ),
     option(
         "--shutdown-timeout",
-        "Seconds for the last deliveries, after the command has ended or a signal to stop.",
+        "Seconds for the last deliveries, once the command has ended or a signal to stop arrived.",
         type=click.FloatRange(min=0),
         default=8.0,
         show_default=True,

@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all metrics are delivered. With a command, a rejected one is a failure too."""
+        """Whether nothing is left to deliver and, with a command, nothing was rejected."""
         if self.waiting or not self.stored or self.failure is not None:
             return False
         return self.command_code is None or not self.rejected

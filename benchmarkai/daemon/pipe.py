@@ -143,7 +143,7 @@ class Pipe:
         if self._tee is not None:
             _read(self._descriptor, len(data))
         if self._state is _State.SHARED:
-            self._share(self._shared_size - len(data))
+            self._set_remaining(self._shared_size - len(data))
 
     def end(self) -> None:
         """Stop accepting writes, as far as that is ours to do. peek() returns what is left.
@@ -154,7 +154,7 @@ class Pipe:
         reader.
         """
         if not self.created:
-            self._share(len(self._peeked) or self._readable_size())
+            self._set_remaining(len(self._peeked) or self._readable_size())
             return
         self._remove()
         if self._tee is None:
@@ -165,7 +165,7 @@ class Pipe:
                     os.write(self._descriptor, filler)
         self._state = _State.FILLED
 
-    def _share(self, size: int) -> None:
+    def _set_remaining(self, size: int) -> None:
         self._shared_size = size
         self._state = _State.SHARED if size > 0 else _State.DRAINED
 

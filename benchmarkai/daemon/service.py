@@ -14,13 +14,11 @@ from benchmarkai.daemon.spool import Spool
 
 # Seconds until the next look into the pipe. IDLE: between checks of the path and the delivery; new
 # data ends that pause. TRICKLE: a batch costs hardly more than one metric, so let some more come.
-_PAUSES = {Flow.BUSY: 0.0, Flow.TRICKLE: 0.02, Flow.IDLE: 1.0, Flow.BLOCKED: 0.1}
+_PAUSES = {Flow.TRICKLE: 0.02, Flow.IDLE: 1.0, Flow.BLOCKED: 0.1}
 
 
 class Service:
     """Moves metrics from the pipe into the spool, while the delivery takes them from there.
-
-    Leaving the context closes the pipe that it has opened in place of a removed one.
 
     shutdown_timeout: seconds for the last deliveries.
     """
@@ -43,14 +41,10 @@ class Service:
         self.intake = Intake(spool)
         self.stored = True  # whether everything in the pipe reached the spool
 
-    def __enter__(self) -> "Service":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pipe.close()
-
     def run(self, command: Sequence[str]) -> Optional[int]:
         """Run until the command ends, or without one (an empty sequence) until a signal to stop.
+
+        Closes the pipe at the end, also one that was created again in its place.
 
         Returns the exit code of the command, a negative number for a signal, or None.
 

@@ -8,8 +8,8 @@ from typing import Callable, List, Optional
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Those that are also passed on to a command.
-_COMMAND_SIGNALS = STOP_SIGNALS + (
+# With a command, all of these are handled, and passed on to it.
+HANDLED_SIGNALS = STOP_SIGNALS + (
     signal.SIGHUP,
     signal.SIGQUIT,
     signal.SIGUSR1,
@@ -27,7 +27,7 @@ class Signals:
     """
 
     def __init__(self, with_command: bool) -> None:
-        self._numbers = _COMMAND_SIGNALS if with_command else STOP_SIGNALS
+        self._numbers = HANDLED_SIGNALS if with_command else STOP_SIGNALS
         self._received: List[int] = []
 
     def __enter__(self) -> "Signals":

@@ -59,12 +59,7 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._labels_json = json.dumps(labels, sort_keys=True)
-        self._database, self.corrupt_path = database.open_database(path, clock)
-        try:
-            self._load()
-        except sqlite3.Error as error:
-            self._database.close()
-            raise database.SpoolError(f"cannot use the spool {path!r}: {error}") from error
+        self.corrupt_path = database.open_database(path, clock, self._load)
 
     def __enter__(self) -> "Spool":
         return self
@@ -76,7 +71,8 @@ class Spool:
         with self._lock:
             self._database.close()
 
-    def _load(self) -> None:
+    def _load(self, connection: sqlite3.Connection) -> None:
+        self._database = connection
         with self._database:
             self._database.execute(
                 "INSERT OR IGNORE INTO labels (json) VALUES (?)", (self._labels_json,)
@@ -107,8 +103,7 @@ class Spool:
                 for suffix in ("-wal", "-shm"):
                     if os.path.exists(self.path + suffix):
                         os.unlink(self.path + suffix)
-                self._database = database.connect(self.path)
-                self._load()
+                self._load(database.connect(self.path))
             except (sqlite3.Error, OSError) as error:
                 raise SpoolFull(f"the spool {self.path!r} was removed: {error}") from error
             finally:

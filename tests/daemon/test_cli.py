@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 
+import click
 import pytest
 
 import benchmarkai
 from benchmarkai.daemon import backends
+from benchmarkai.daemon.options import secret_option
 from tests.daemon.harness import PATH, PIPES, run_daemon
 from tests.helpers import (
     BAI_DAEMON,
@@ -288,3 +290,37 @@ def test_the_library_and_the_command_load_nothing_of_the_daemon():
         "assert not [name for name in sys.modules if 'daemon' in name or name == 'sqlite3']"
     )
     assert run_python(code) == (0, '{"a": 1}\n', "")
+
+
+def test_dashes_after_a_command_belong_to_it():
+    result = run_daemon("stdout", "echo", "a", "--")
+    assert (result.code, result.out) == (0, "a\n")
+
+
+def test_help_is_shown_before_the_missing_command_is_reported():
+    result = run_daemon("stdout", "--help", "--")
+    assert result.code == 0
+    assert result.out.startswith("Usage: bai-daemon stdout ")
+
+
+def test_completion_after_the_dashes_prints_no_error():
+    env = {
+        "_BAI_DAEMON_COMPLETE": "bash_complete",
+        "COMP_WORDS": "bai-daemon stdout -- ",
+        "COMP_CWORD": "3",
+    }
+    assert run_daemon(env=env).err == ""
+
+
+def test_an_empty_secret_file_takes_precedence_over_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("BAI_DAEMON_PASSWORD", "from the variable")
+    (tmp_path / "empty").touch()
+    command = click.Command(
+        "test", params=[secret_option("--password", "the password")], callback=click.echo
+    )
+    for arguments, password in (
+        ([], "from the variable"),
+        (["--password-file", str(tmp_path / "empty")], ""),
+    ):
+        context = command.make_context("test", arguments)
+        assert context.params == {"password": password}

@@ -27,9 +27,7 @@ def clock():
 
 def open_and_close(path):
     """Return the path of the corrupt database, or None."""
-    database, corrupt = open_database(path, clock)
-    database.close()
-    return corrupt
+    return open_database(path, clock, lambda database: database.close())
 
 
 def spool_at(path, labels=()):
@@ -124,8 +122,7 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path, name):
 
 
 def test_two_daemons_cannot_share_a_spool(path):
-    database, _ = open_database(path, clock)
-    with contextlib.closing(database), pytest.raises(SpoolError) as caught:
+    with spool_at(path), pytest.raises(SpoolError) as caught:
         open_and_close(path)
     assert str(caught.value) == (
         f"another daemon uses the spool {path!r}: choose another one (--spool)"
@@ -234,3 +231,23 @@ def test_a_failed_open_leaves_no_descriptor(path):
         with pytest.raises(SpoolError):
             open_and_close(path)
     assert open_descriptors() == before
+
+
+def test_corruption_that_only_the_first_queries_find_is_salvaged(path):
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_labels_1'"
+        (root,) = database.execute(query).fetchone()
+        (page_size,) = database.execute("PRAGMA page_size").fetchone()
+    page = page_size * (root - 1)
+    with open(path, "r+b") as file:
+        # https://www.sqlite.org/fileformat2.html: the offset of the first cell is at byte 8 of a
+        # leaf page of an index; the size of the header follows the size of the record.
+        file.seek(page + 8)
+        cell = int.from_bytes(file.read(2), "big")
+        file.seek(page + cell + 1)
+        file.write(bytes([134]))
+    with spool_at(path) as spool:
+        assert os.path.exists(spool.corrupt_path)
+        spool.add(PAIRS)
+        assert spool.waiting() >= len(PAIRS)

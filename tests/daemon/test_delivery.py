@@ -6,6 +6,7 @@ import shutil
 import threading
 
 import pytest
+import tenacity
 
 from benchmarkai.daemon import delivery as delivery_module
 from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unavailable
@@ -154,9 +155,9 @@ def test_an_error_is_followed_by_a_retry(spool, start_delivery, messages, error,
     finish(delivery)
     assert backend.calls == [[1, 2]] * 3
     assert backend.accepted == [[1, 2]]
-    assert delivery.last_error.startswith(reason)
     assert (delivery.delivered, delivery.failure) == (2, None)
     first, second, last = messages()
+    assert first.startswith(f"cannot deliver: {reason}")
     assert first == second
     assert first.startswith("cannot deliver: " + reason)
     assert first.endswith("; 2 metrics waiting; next retry in 0.0 s")
@@ -343,6 +344,7 @@ def test_stopping_ends_a_pause_between_retries(spool, start_delivery):
     wait_until(lambda: delivery.last_error)
     delivery.stop()
     assert not delivery.is_alive()
+    assert delivery.last_error == "not now"
     assert (backend.accepted, delivery.failure, spool.waiting()) == ([], None, 1)
 
 
@@ -373,5 +375,31 @@ def test_failures_are_not_logged_while_the_delivery_finishes(spool, no_backoff, 
         delivery.start()
         wait_until(lambda: not delivery.is_alive())
     assert backend.accepted == [[1]]
-    assert delivery.last_error == "HTTP 503: not now"
     assert messages() == ["delivering again"]
+
+
+def test_the_last_error_is_forgotten_once_a_retry_succeeds(spool, start_delivery):
+    add(spool, 1)
+    delivery = start_delivery(FakeBackend(fail(Unavailable("down"))))
+    wait_until(lambda: delivery.delivered == 1)
+    assert delivery.last_error is None
+
+
+def test_the_pause_takes_its_argument_by_the_name_that_old_versions_of_tenacity_use():
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    assert delivery_module._pause_before_retry(retry_state=state) >= 0
+
+
+def test_a_second_stop_does_not_wait_for_a_hung_request(spool, start_delivery, monkeypatch):
+    released = threading.Event()
+    add(spool, 1)
+    backend = FakeBackend(lambda metrics: bounded(released.wait) and None)
+    delivery = start_delivery(backend)
+    wait_until(lambda: backend.calls)
+    joins = []
+    monkeypatch.setattr(delivery, "join", joins.append)
+    delivery.stop()
+    delivery.stop()
+    assert len(joins) == 1
+    monkeypatch.undo()
+    released.set()

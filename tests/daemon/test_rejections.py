@@ -32,7 +32,7 @@ LABELS = [
     ("otlp", {"größe": "\n"}, None),
     # cloudwatch
     ("cloudwatch", {f"n{number}": "1" for number in range(30)}, None),
-    ("cloudwatch", {f"n{number}": "1" for number in range(31)}, "it has more than 30 labels"),
+    ("cloudwatch", {f"n{number}": "1" for number in range(31)}, "there are more than 30 labels"),
     ("cloudwatch", {"n" * 255: "1"}, None),
     ("cloudwatch", {"n" * 256: "1"}, TOO_LONG.format("n" * 256)),
     ("cloudwatch", {"a": "v" * 1024}, None),
@@ -157,12 +157,12 @@ def test_the_items_with_status_400_are_rejected():
     [
         ({"items": [item(201), item(429, {"type": "busy"})]}, "HTTP 429: busy"),
         ({"items": [item(400, "no"), item(503, "down")]}, "HTTP 503: down"),
-        ({"items": [item(201)]}, "the response has 1 of 2 items"),
-        ({"items": [item(201), {"index": {}}]}, "the response has 0 of 2 items"),
-        ({"items": None}, "the response has 0 of 2 items"),
-        ({}, "the response has 0 of 2 items"),
-        ("<html>", "the response has 0 of 2 items"),
-        (None, "the response has 0 of 2 items"),
+        ({"items": [item(201)]}, "the response has 1 items instead of 2"),
+        ({"items": [item(201), {"index": {}}]}, "the response has 0 items instead of 2"),
+        ({"items": None}, "the response has 0 items instead of 2"),
+        ({}, "the response has 0 items instead of 2"),
+        ("<html>", "the response has 0 items instead of 2"),
+        (None, "the response has 0 items instead of 2"),
     ],
 )
 def test_any_other_item_or_response_is_worth_a_retry(response, reason):

@@ -48,7 +48,7 @@ class Backend:
         return None
 
     def reason_to_reject(self, metric: Metric) -> Optional[str]:
-        """Return why the server cannot hold the metric, labels aside, or None. As above."""
+        """Return why the server cannot hold the metric, apart from its labels, or None."""
         return None
 
     def send(self, metrics: Sequence[Metric]) -> Optional[List[Tuple[Metric, str]]]:

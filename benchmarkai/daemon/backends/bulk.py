@@ -29,7 +29,7 @@ class BulkBackend(base.Backend):
     options = [
         url_option("http://localhost:9200", "The server."),
         option("--index", "The index.", default="job-metrics", show_default=True),
-        option("--user", "The user name; needs a password."),
+        option("--user", "The user name; see --password-file."),
         secret_option("--password", "the password"),
     ]
 
@@ -46,7 +46,7 @@ class BulkBackend(base.Backend):
         raise NotImplementedError
 
     def error_from(self, error: Exception) -> Union[None, Unavailable, Rejected]:
-        """Return what an error that the client has raised means, or None if it is none of its."""
+        """Return what an error that the client has raised means, or None if the client did not."""
         raise NotImplementedError
 
     def send(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
@@ -93,7 +93,7 @@ def _rejected_items(metrics: Sequence[Metric], response: Any) -> List[Tuple[Metr
     except (KeyError, TypeError):
         items = statuses = []
     if len(items) != len(metrics):
-        raise Unavailable(f"the response has {len(items)} of {len(metrics)} items")
+        raise Unavailable(f"the response has {len(items)} items instead of {len(metrics)}")
     rejected = []
     for metric, item, status in zip(metrics, items, statuses):
         if status < 300 or status == _CONFLICT:

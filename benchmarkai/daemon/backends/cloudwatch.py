@@ -60,7 +60,7 @@ class Backend(base.Backend):
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         if len(labels) > _MAX_DIMENSIONS:
-            return f"it has more than {_MAX_DIMENSIONS} labels"
+            return f"there are more than {_MAX_DIMENSIONS} labels"
         for name, value in labels.items():
             if len(name) > _MAX_NAME_LENGTH or len(value) > _MAX_LABEL_VALUE_LENGTH:
                 return (

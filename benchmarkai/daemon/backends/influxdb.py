@@ -25,7 +25,7 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:8086", "The server."),
         option("--database", "The database; the bucket in InfluxDB 2.", required=True),
-        option("--user", "The user name; needs a password."),
+        option("--user", "The user name; see --password-file."),
         secret_option("--password", "the password"),
         secret_option("--token", "the token, in place of a user"),
     ]

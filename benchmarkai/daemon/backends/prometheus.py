@@ -32,7 +32,7 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:9091", "The Pushgateway.", name="--gateway"),
         option("--job", "The label job.", default="benchmark", show_default=True),
-        option("--user", "The user name; needs a password."),
+        option("--user", "The user name; see --password-file."),
         secret_option("--password", "the password"),
     ]
 

@@ -252,7 +252,7 @@ def test_metrics_beyond_the_limits_of_cloudwatch_are_rejected(cloudwatch, start_
         ),
         (
             ["cloudwatch", *(f"--label=n{n}=1" for n in range(31))],
-            "the labels cannot be sent: it has more than 30 labels",
+            "the labels cannot be sent: there are more than 30 labels",
         ),
         (
             ["prometheus", "--label", "a-b=1"],
