@@ -297,12 +297,13 @@ names = strategies.text(min_size=1, max_size=3) | strategies.sampled_from(
 values = strategies.one_of(
     strategies.floats(),
     strategies.integers(),
+    strategies.just(5000).map(lambda digits: 10**digits),  # has no repr() on some Pythons
     strategies.sampled_from(
         [Celsius(20.5), Level(3), numpy.float64(0.42), numpy.array(7), decimal.Decimal("0.42")]
         + [fractions.Fraction(1, 4), Scalar(value=0.5), Scalar(value=3.0, index=3)]
     ),
     strategies.sampled_from(
-        [10**5000, float("nan"), numpy.float32("inf"), decimal.Decimal("sNaN"), Celsius("nan")]
+        [float("nan"), numpy.float32("inf"), decimal.Decimal("sNaN"), Celsius("nan")]
         + [fractions.Fraction(10**400), True, None, "0.42", b"0.42", [0.42], object(), 1j]
         + [numpy.bool_(True), numpy.array([1.0, 2.0]), Scalar(error=RuntimeError("no"))]
     ),
