@@ -17,6 +17,10 @@ BAI_DAEMON = os.path.join(os.path.dirname(sys.executable), "bai-daemon")
 
 WAIT = 60  # seconds after which a wait has failed
 
+# Variables that switch coverage off in a process: one that becomes another user cannot write its
+# data, and one that looks at sys.modules would find what it imports.
+NOT_MEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
+
 _now = getattr(time, "monotonic", time.time)  # Python 2 has no time.monotonic()
 
 _running = set()  # processes that finish() has not seen the end of

@@ -26,6 +26,7 @@ from benchmarkai import (
 from benchmarkai import fifo as fifo_module
 from benchmarkai.fifo import MAX_LINE_SIZE, FifoSink
 from tests.helpers import (
+    NOT_MEASURED,
     WAIT,
     Background,
     FifoReader,
@@ -277,7 +278,7 @@ def test_a_pipe_without_write_permission_is_an_error_at_once():
         "except FifoError as error: print(error)\n"
     )
     try:
-        result = run_python(code % (path, WAIT))
+        result = run_python(code % (path, WAIT), env=NOT_MEASURED)
     finally:
         shutil.rmtree(directory)
     assert (result.code, result.err) == (0, "")

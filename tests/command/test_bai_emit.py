@@ -23,6 +23,7 @@ import pytest
 import benchmarkai
 from tests.helpers import (
     BAI_EMIT,
+    NOT_MEASURED,
     ROOT,
     FifoReader,
     Result,
@@ -198,7 +199,7 @@ def test_write_permission_for_the_pipe_is_enough(fifo):
             "sys.argv[1:] = ['--fifo', %r, 'a=0.5']; sys.exit(main.main())" % str(path)
         )
         try:
-            result = run_python(code)
+            result = run_python(code, env=NOT_MEASURED)
         finally:
             shutil.rmtree(directory)
     else:

@@ -17,6 +17,7 @@ from tests.daemon.harness import PATH, PIPES, run_daemon
 from tests.helpers import (
     BAI_DAEMON,
     BAI_EMIT,
+    NOT_MEASURED,
     ROOT,
     WAIT,
     bounded,
@@ -289,7 +290,7 @@ def test_the_library_and_the_command_load_nothing_of_the_daemon():
         "import benchmarkai.command.main, benchmarkai.command.options, benchmarkai.command.stream\n"
         "assert not [name for name in sys.modules if 'daemon' in name or name == 'sqlite3']"
     )
-    assert run_python(code) == (0, '{"a": 1}\n', "")
+    assert run_python(code, env=NOT_MEASURED) == (0, '{"a": 1}\n', "")
 
 
 def test_dashes_after_a_command_belong_to_it():
