@@ -244,6 +244,8 @@ def test_a_copy_of_the_checkout_works_without_click(tmpdir):
     env = {"PYTHONPATH": str(tmpdir.join("without"))}
     command = [sys.executable, str(tmpdir.join("link"))]
     check_plain_calls(command, "/", env)
+    if sys.version_info[0] > 2:  # isolated: neither bin/ nor what is installed is in sys.path
+        check_plain_calls([sys.executable, "-I", "-S", str(tmpdir.join("link"))], "/")
     for arguments, message in (
         (["a"], "the copy: 'a' has no '=': write NAME=VALUE, such as loss=0.42\n"),
         (["--help"], "the copy: options and help need click: install it with pip install click\n"),
