@@ -1,6 +1,6 @@
 """The errors of FIFO mode, and how any error message shows a value."""
 
-import sys
+from benchmarkai._compat import PY2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def short_repr(value):
         text = repr(value)
     except Exception:  # the value's own code, or an integer beyond Python's limit of digits
         text = "a value of type " + type(value).__name__
-    if sys.version_info[0] == 2 and text[:2] in ("u'", 'u"'):
+    if PY2 and text[:2] in ("u'", 'u"'):
         text = text[1:]
     return shorten(" ".join(text.split()))
 

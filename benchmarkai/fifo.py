@@ -5,10 +5,9 @@ import fcntl
 import os
 import select
 import stat
-import sys
 import time
 
-from benchmarkai._compat import monotonic
+from benchmarkai._compat import PY2, monotonic
 from benchmarkai.errors import (
     FifoError,
     FifoNotCreatedInTimeError,
@@ -260,7 +259,7 @@ def _move_high(descriptor):
 def _replace(old, new):
     # type: (int, int) -> None
     """Make the number of the old descriptor refer to the file of the new one, and close that."""
-    if sys.version_info[0] == 2:
+    if PY2:
         os.dup2(new, old)
         _close_on_exec(old)
     else:
