@@ -1,15 +1,40 @@
 import io
 import os
 import re
+import sys
 
 from setuptools import setup
 
+# isort: split
+from distutils.command.build_scripts import build_scripts  # setuptools has it for Python 3.12
+
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+# What is between the quotes are commands for sh, and a string for Python. The python next to the
+# script comes first: pip may keep the wheel, and install it in another environment.
+START_WITH_SH = """\
+/bin/sh
+''':'
+set -- "$(readlink -f "$0")" "$@"
+[ -x "${1%%/*}/%(name)s" ] && exec "${1%%/*}/%(name)s" "$@"
+exec "%(path)s" "$@"
+' '''"""
 
 
 def read(*path):
     with io.open(os.path.join(HERE, *path), encoding="utf-8") as file:
         return file.read()
+
+
+class BuildScripts(build_scripts):
+    def run(self):
+        path = getattr(os, "fsencode", str)(sys.executable)
+        # A system may cut #!, the path and \n after 127 bytes, and ends the path at a space. pip
+        # minds that in what it writes for entry points, not in scripts.
+        if len(path) > 124 or len(path.split()) > 1:
+            name = os.path.basename(sys.executable)
+            self.executable = START_WITH_SH % {"name": name, "path": sys.executable}
+        build_scripts.run(self)
 
 
 setup(
@@ -37,6 +62,7 @@ setup(
     # A script, not an entry point: what pip up to 25 writes for one imports re, which takes
     # half as long as all of Python's own start.
     scripts=["bin/bai-emit", "bin/bai-daemon"],
+    cmdclass={"build_scripts": BuildScripts},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
     install_requires=["click>=7.0", "tenacity>=8; python_version >= '3.9'"],
     # The backends of the daemon; stdout needs none. The daemon needs Python 3.9.
