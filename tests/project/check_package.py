@@ -1,14 +1,14 @@
 """Build the sdist and the wheel, and use both in clean environments.
 
-tox -e package runs it, as python -m tests.project.check_package FOLDER.
+tox -e package runs it, as python -m tests.project.check_package.
 """
 
 import glob
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 
 from tests.helpers import ROOT
@@ -38,8 +38,6 @@ def check_contents(sdist):
 
 
 def check_use(folder, package, click):
-    if os.path.exists(folder):
-        shutil.rmtree(folder)
     venv.create(folder, with_pip=True)
     python, bai_emit = (os.path.join(folder, "bin", name) for name in ("python", "bai-emit"))
     run(python, "-m", "pip", "install", "--quiet", *([] if click else ["--no-deps"]), package)
@@ -76,16 +74,16 @@ def check_use(folder, package, click):
 
 def main(folder):
     dist = os.path.join(folder, "dist")
-    if os.path.exists(dist):
-        shutil.rmtree(dist)
     run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
     (wheel,), (sdist,) = (glob.glob(os.path.join(dist, name)) for name in ("*.whl", "*.tar.gz"))
     assert wheel.endswith("-py2.py3-none-any.whl"), wheel
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     check_contents(sdist)
     check_use(os.path.join(folder, "no-click"), wheel, click=False)
-    check_use(os.path.join(folder, "from-sdist"), sdist, click=True)
+    check_use(os.path.join(folder, "from sdist"), sdist, click=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    # Not in the checkout: where its path has a space, pip installs no working script of a wheel.
+    with tempfile.TemporaryDirectory() as folder:
+        main(folder)
