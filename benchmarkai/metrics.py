@@ -17,14 +17,22 @@ _UNESCAPED = (
     " !#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}~"
 )
 
-# float() accepts arrays of these element types (numpy's dtype and the like), although they do
-# not hold numbers: one string, one boolean, one date.
-_NOT_NUMERIC = ("bool", "complex", "datetime", "timedelta", "object", "<U", ">U", "|S")
+_SHORT_ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
 
 # The encoded names, such as '"loss": '. Benchmarks publish the same few names again and again.
 _prefixes = {}  # type: Dict[Any, str]
 _MAX_PREFIXES = 1024
 _MAX_PREFIX_LENGTH = 256
+
+_unicode = text_types[1]
 
 _NOT_FINITE = (
     "JSON (RFC 8259) has no NaN and no infinities, and metrics servers reject or drop them: "
@@ -58,9 +66,13 @@ def encode(pairs, max_line_size=None):
         else:
             number = _encode_number(name, value)
         try:
-            members.append(_prefixes[name] + number)
-        except (KeyError, TypeError):
-            members.append(_encode_name(name, value) + number)
+            # Only for what is exactly text: a subclass may compare and concatenate in its own way.
+            if type(name) is str or type(name) is _unicode:
+                members.append(_prefixes[name] + number)
+                continue
+        except KeyError:
+            pass
+        members.append(_encode_name(name, value) + number)
     if not members:
         raise ValueError(_NO_METRICS)
     line = "{" + ", ".join(members) + "}\n"
@@ -77,9 +89,7 @@ def check(pairs):
         empty = False
         if type(value) is not float or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
             _encode_number(name, value)
-        try:
-            _prefixes[name]
-        except (KeyError, TypeError):
+        if (type(name) is not str and type(name) is not _unicode) or name not in _prefixes:
             _encode_name(name, value)
     if empty:
         raise ValueError(_NO_METRICS)
@@ -126,29 +136,44 @@ def _encode_name(name, value):
             "the name %s of the value %s is of type %s: a metric's name is text, "
             'such as "alexnet.latency"' % (short_repr(name), short_repr(value), type(name).__name__)
         )
+    name = "".join([name])  # exactly text, without what a subclass has made of it
     if not name:
         raise ValueError(
             "the name of the value %s is empty: give it one, such as "
             '"alexnet.latency"' % short_repr(value)
         )
-    if name.strip(_UNESCAPED):
-        from json.encoder import encode_basestring_ascii
-
-        try:
-            quoted = encode_basestring_ascii(name)
-        except UnicodeDecodeError:  # Python 2
-            raise ValueError(
-                "the name %s of the value %s is not UTF-8: decode it, and pass it as unicode"
-                % (short_repr(name), short_repr(value))
-            )
-    else:
-        quoted = '"' + str(name) + '"' if PY2 else '"' + name + '"'
-    prefix = quoted + ": "
+    text = name
+    if text.strip(_UNESCAPED):
+        if isinstance(text, bytes):  # Python 2
+            try:
+                text = text.decode("utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(
+                    "the name %s of the value %s is not UTF-8: decode it, and pass it as unicode"
+                    % (short_repr(name), short_repr(value))
+                )
+        # Not json's: loading it takes longer than all else, and fails in a signal handler or while
+        # the interpreter ends.
+        text = "".join([c if c in _UNESCAPED else _escape(c) for c in text])
+    prefix = '"' + str(text) + '": '
     if len(prefix) <= _MAX_PREFIX_LENGTH:
         if len(_prefixes) >= _MAX_PREFIXES:
             _prefixes.clear()
         _prefixes[name] = prefix
     return prefix
+
+
+def _escape(character):
+    # type: (str) -> str
+    """Return the escape sequence of a character in a JSON string (RFC 8259, section 7)."""
+    short = _SHORT_ESCAPES.get(character)
+    if short is not None:
+        return short
+    code = ord(character)
+    if code < 0x10000:
+        return "\\u%04x" % code
+    code -= 0x10000
+    return "\\u%04x\\u%04x" % (0xD800 + (code >> 10), 0xDC00 + (code & 0x3FF))
 
 
 def _encode_number(name, value):
@@ -171,7 +196,7 @@ def _encode_integer(name, value):
     # type: (Any, int) -> str
     try:
         # Not repr(): a subclass such as IntEnum may have its own. A Python 2 long ends in L.
-        return int.__repr__(value) if isinstance(value, int) else str(value)
+        return int.__repr__(value) if isinstance(value, int) else integer_types[1].__str__(value)
     except ValueError:  # Python 3.11 limits the digits of an int
         raise ValueError(
             "%s is an integer with more digits than Python converts "
@@ -182,8 +207,7 @@ def _encode_integer(name, value):
 def _convert_scalar(name, value):
     # type: (Any, Any) -> Union[int, float]
     """Return the int or float to which a scalar of another type converts itself."""
-    kind = str(getattr(value, "dtype", ""))
-    if any(word in kind for word in _NOT_NUMERIC) or hasattr(value, "encode"):
+    if not _may_be_number(value):
         raise TypeError(_not_a_number(name, value))
     if hasattr(value, "detach"):
         value = value.detach()  # torch warns when a tensor with a gradient becomes a number
@@ -200,6 +224,26 @@ def _convert_scalar(name, value):
         raise ValueError(_not_finite(name, value))
     except Exception:  # whatever the type's own code raises
         raise TypeError(_not_a_number(name, value))
+
+
+def _may_be_number(value):
+    # type: (Any) -> bool
+    """Return whether a scalar holds a number, as far as the type of its elements tells.
+
+    An array of one string, boolean, date or structure converts itself to a float too.
+    """
+    if hasattr(value, "encode"):  # like a string
+        return False
+    dtype = str(getattr(value, "dtype", "float"))
+    # Such as "float64", "torch.int8", "<class 'numpy.float32'>"; "[('x', '<i4')]" is a structure.
+    # In the other byte order the name is short, such as ">f8".
+    kind = dtype.lower()
+    if dtype[:1] in ("[", "{") or not (
+        "int" in kind or "float" in kind or dtype[:2] in ("<i", ">i", "<u", ">u", "<f", ">f")
+    ):
+        return False
+    mask = getattr(value, "mask", None)  # type: Any  # of numpy's masked arrays: the value is missing
+    return not hasattr(mask, "any") or not mask.any()
 
 
 def _not_a_number(name, value):

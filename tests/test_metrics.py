@@ -40,8 +40,8 @@ class Celsius(float):
 class Scalar(object):
     """Like a tensor, it has both methods, and one of them may raise an error."""
 
-    def __init__(self, value=None, error=None, index=None):
-        self.value, self.error, self.index = value, error, index
+    def __init__(self, value=None, error=None, index=None, dtype="torch.float32"):
+        self.value, self.error, self.index, self.dtype = value, error, index, dtype
 
     def __index__(self):
         if self.index is None:
@@ -78,6 +78,41 @@ def test_a_name_may_be_utf8_on_python_2():
     assert encode_one_line({name: 1}) == '{"\\u00e9": 1}\n'
 
 
+class Markup(str if not PY2 else type("")):
+    """Like that of markupsafe, it escapes what is joined to it."""
+
+    def __add__(self, other):
+        return "escaped"
+
+    __radd__ = __add__
+
+    def __str__(self):
+        return "escaped"
+
+
+class AnyCase(str if not PY2 else type("")):
+    def __eq__(self, other):
+        return self.lower() == other.lower()
+
+    def __hash__(self):
+        return hash(self.lower())
+
+
+@pytest.mark.parametrize("kind", [Markup, AnyCase] + ([] if PY2 else [numpy.str_]))
+def test_a_name_of_a_subclass_is_its_text(kind):
+    for name in ("loss", "LOSS", "größe", 'a"b'):
+        _prefixes.clear()
+        for each in (kind(name), name, kind(name)):
+            assert encode_one_line({each: 0.5}) == json.dumps({name: 0.5}) + "\n"
+            check([(each, 0.5)])
+            assert all(type(key) in (str, type("")) for key in _prefixes)
+
+
+def test_a_name_of_a_subclass_is_not_taken_for_one_that_it_equals():
+    assert encode_one_line({"loss": 0.5}) == '{"loss": 0.5}\n'
+    assert encode_one_line({AnyCase("LOSS"): 0.5}) == '{"LOSS": 0.5}\n'
+
+
 @pytest.mark.parametrize(
     "value, number",
     [
@@ -88,6 +123,10 @@ def test_a_name_may_be_utf8_on_python_2():
         (numpy.uint64(2**64 - 1), "18446744073709551615"),
         (numpy.array(0.25), "0.25"),
         (numpy.array(7), "7"),
+        (numpy.array(0.25, dtype=">f8"), "0.25"),
+        (numpy.array(7, dtype=">u2"), "7"),
+        (numpy.ma.array(7, mask=False), "7"),
+        (Scalar(value=0.5, dtype="<class 'numpy.float32'>"), "0.5"),
         (decimal.Decimal("0.42"), "0.42"),
         (fractions.Fraction(1, 4), "0.25"),
         (Scalar(value=0.5), "0.5"),
@@ -126,6 +165,11 @@ def test_a_python_2_long_is_written_without_an_l():
         numpy.complex128(1),
         numpy.timedelta64(5, "s"),
         numpy.datetime64("2026-01-01"),
+        numpy.void(b"5"),
+        numpy.array((1,), dtype=[("point", "i4")])[()],
+        numpy.ma.masked,
+        numpy.ma.array(5, mask=True),
+        numpy.ma.array(0.5, mask=True),
         Scalar(error=RuntimeError("a Tensor with 2 elements cannot be converted")),
         Scalar(error=TypeError("no")),
     ],
@@ -178,6 +222,14 @@ def test_no_metrics_at_all_are_rejected():
     with pytest.raises(ValueError) as caught:
         encode([])
     assert "no metrics" in str(caught.value)
+
+
+def test_a_string_of_numpy_2_is_not_a_number():
+    dtype = getattr(getattr(numpy, "dtypes", None), "StringDType", None)
+    if dtype is None:
+        pytest.skip("needs numpy 2")
+    with pytest.raises(TypeError):
+        encode([("a", numpy.array("5", dtype=dtype()))])
 
 
 def test_an_integer_that_python_does_not_convert_is_rejected_by_name():
