@@ -18,7 +18,7 @@ from benchmarkai.polling import POLLOUT, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, List, Optional, Sequence, Type  # noqa: F401
+    from typing import Callable, List, Optional, Sequence, Tuple, Type  # noqa: F401
 
 # POSIX: a write of at most PIPE_BUF bytes goes into a pipe whole, whoever else writes to it.
 MAX_LINE_SIZE = select.PIPE_BUF
@@ -31,151 +31,73 @@ _HIGH_DESCRIPTOR = 200  # the lowest number that we ask for
 # wait for a reader but fails with ENXIO. Python 2 has no O_CLOEXEC.
 _FLAGS = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_CLOEXEC", 0)
 
+# Python 3.7 tells of a fork; older ones have to be asked at each write.
+_HAS_FORK_HOOK = hasattr(os, "register_at_fork")
 
-class FifoSink(object):
-    """Writes lines to the named pipe at a path, each with one write().
 
-    path: the path of the pipe.
-    max_wait: seconds that one write() may wait in total, for any reason.
-    step: seconds between checks for the pipe and its reader.
-    notify: called with the reason, a text, the first time that a write() has waited a second.
+def _move_high(descriptor):
+    # type: (int) -> int
+    """Move the descriptor to a number far above those that the program gets for its files.
 
-    Threads, forked processes and signal handlers may share it without a lock: the descriptor
-    keeps its number, and a reopened pipe takes the place of the old one atomically (dup2).
+    Otherwise a program that started with its stdout closed would print into the pipe, and one
+    that closes all descriptors and then opens a file would receive the metrics in it.
     """
-
-    max_line_size = MAX_LINE_SIZE
-
-    def __init__(self, path, max_wait, step, notify=None):
-        # type: (str, float, float, Optional[Callable[[str], None]]) -> None
-        self.path = path
-        self.max_wait = max_wait
-        self.step = step
-        self.notify = notify
-        self._descriptor = -1
-        self._opened = []  # type: List[int]
-
-    def write(self, lines):
-        # type: (Sequence[str]) -> None
-        """Write each of the lines (ASCII, at most max_line_size bytes, as encode() splits them).
-
-        Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
-        the system cannot open or write the pipe, for example because of its permissions.
-        """
-        attempt = None
-        for index, line in enumerate(lines):
-            data = line.encode("ascii")
-            while True:
-                descriptor = self._descriptor
-                try:
-                    os.write(descriptor, data)
-                    break
-                except EnvironmentError as error:
-                    failure = error
-                # Handled here because errors raised in the except clause would carry a second
-                # traceback.
-                if attempt is None:
-                    attempt = _Attempt(self, lines)
-                attempt.index = index
-                self._recover(failure, descriptor, attempt)
-                del failure  # its traceback refers to this frame: a reference cycle
-
-    def _recover(self, failure, descriptor, attempt):
-        # type: (EnvironmentError, int, _Attempt) -> None
-        """Return when the write is worth a retry, or raise a FifoError."""
-        if failure.errno == errno.EAGAIN:
-            reason = "nobody has read the full pipe %r" % self.path
-            if attempt.is_over():
-                self._reopen_on_next_write()
-                raise attempt.error(FifoNotReadInTimeError, reason)
-            wait_for(POLLOUT, descriptor, attempt.pause(reason, self.max_wait))
-        elif failure.errno == errno.EPIPE:
-            # Checked because readers could come and go without end.
-            if attempt.reopened and attempt.is_over():
-                raise attempt.error(
-                    FifoNotReadInTimeError, "the readers of %r went away" % self.path
-                )
-            attempt.reopened = True
-            self._open(attempt)
-        elif failure.errno == errno.EBADF:
-            # Not open yet, or the program closed all its descriptors, as daemons do.
-            if descriptor != -1 and descriptor == self._descriptor:
-                self._descriptor = -1
-                self._opened = []
-            self._open(attempt)
-        elif failure.errno != errno.EINTR:
-            raise attempt.failed(failure)
-
-    def _open(self, attempt):
-        # type: (_Attempt) -> None
-        descriptor = None
-        while descriptor is None:
-            failure = None
+    duplicate = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
+    for lowest in (_HIGH_DESCRIPTOR, 3):
+        if descriptor < lowest:
             try:
-                descriptor = self._open_once(attempt)
-            except EnvironmentError as error:
-                failure = error
-            if failure is not None:
-                self._wait_for_reader(failure, attempt)
-                failure = None  # as in write()
-        if self._descriptor != -1:
-            _replace(self._descriptor, descriptor)
-            return
-        # If several threads open the pipe at the same time, the first one here wins.
-        self._opened.append(descriptor)
-        self._descriptor = self._opened[0]
-        if self._descriptor != descriptor:
+                high = fcntl.fcntl(descriptor, duplicate, lowest)
+            except EnvironmentError:
+                if lowest == _HIGH_DESCRIPTOR:  # the limit is lower, or nearly reached
+                    continue
+                raise
             os.close(descriptor)
+            descriptor = high
+    _close_on_exec(descriptor)
+    return descriptor
 
-    def _open_once(self, attempt):
-        # type: (_Attempt) -> int
-        # Checked before open() too, because opening some devices has an effect.
-        self._check(os.stat(self.path), attempt)
-        descriptor = os.open(self.path, _FLAGS)
-        try:
-            self._check(os.fstat(descriptor), attempt)
-            return _move_high(descriptor)
-        except BaseException:
-            os.close(descriptor)
+
+def _identity(descriptor):
+    # type: (int) -> Tuple[int, int]
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _replace(old, new):
+    # type: (int, int) -> None
+    """Make the number of the old descriptor refer to the file of the new one, and close that."""
+    if PY2:
+        os.dup2(new, old)
+        _close_on_exec(old)
+    else:
+        os.dup2(new, old, inheritable=False)  # novm
+    os.close(new)
+
+
+def _close_on_exec(descriptor):
+    # type: (int) -> None
+    fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+
+
+def _sleep(seconds):
+    # type: (float) -> None
+    try:
+        time.sleep(seconds)
+    except EnvironmentError as error:  # Python 2 and 3.4: a signal arrived
+        if error.errno != errno.EINTR:
             raise
 
-    def _check(self, status, attempt):
-        # type: (os.stat_result, _Attempt) -> None
-        if not stat.S_ISFIFO(status.st_mode):
-            raise attempt.error(
-                NotAFifoError,
-                "%r is %s, not a named pipe, and was left as it is"
-                % (self.path, _kind_of_file(status.st_mode)),
-                "point BENCHMARK_AI_FIFO_FILEPATH or --fifo at the pipe of the daemon",
-            )
 
-    def _wait_for_reader(self, failure, attempt):
-        # type: (EnvironmentError, _Attempt) -> None
-        if failure.errno == errno.ENOENT:
-            kind = FifoNotCreatedInTimeError  # type: Type[FifoError]
-            reason = "there is no pipe at %r" % self.path
-        elif failure.errno == errno.ENXIO:
-            kind, reason = FifoNotReadInTimeError, "nobody reads the pipe %r" % self.path
-        elif failure.errno == errno.EINTR:
-            return
-        else:
-            raise attempt.failed(failure)
-        if attempt.is_over():
-            raise attempt.error(kind, reason)
-        _sleep(attempt.pause(reason, self.step))
-
-    def _reopen_on_next_write(self):
-        # type: () -> None
-        """Make the next write open the path again, which may lead to another pipe by then.
-
-        The descriptor keeps its number, but refers to a pipe without a reader.
-        """
-        try:
-            reader, writer = os.pipe()
-        except EnvironmentError:  # out of descriptors: the next write retries the same pipe
-            return
-        os.close(reader)
-        _replace(self._descriptor, writer)
+def _kind_of_file(mode):
+    # type: (int) -> str
+    kinds = (
+        (stat.S_ISREG, "a regular file"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "something else")
 
 
 class _Attempt(object):
@@ -234,60 +156,187 @@ class _Attempt(object):
         )
 
 
-def _move_high(descriptor):
-    # type: (int) -> int
-    """Move the descriptor to a number far above those that the program gets for its files.
+# The last in this module: if a signal handler interrupts its import, it finds all of it or nothing.
+class FifoSink(object):
+    """Writes lines to the named pipe at a path, each with one write().
 
-    Otherwise a program that started with its stdout closed would print into the pipe, and one
-    that closes all descriptors and then opens a file would receive the metrics in it.
+    path: the path of the pipe.
+    max_wait: seconds that one write() may wait in total, for any reason.
+    step: seconds between checks for the pipe and its reader.
+    notify: called with the reason, a text, the first time that a write() has waited a second.
+
+    Threads, forked processes and signal handlers may share it without a lock: the descriptor
+    keeps its number, and a reopened pipe takes the place of the old one atomically (dup2).
     """
-    duplicate = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
-    for lowest in (_HIGH_DESCRIPTOR, 3):
-        if descriptor < lowest:
-            try:
-                high = fcntl.fcntl(descriptor, duplicate, lowest)
-            except EnvironmentError:
-                if lowest == _HIGH_DESCRIPTOR:  # the limit is lower, or nearly reached
-                    continue
-                raise
+
+    max_line_size = MAX_LINE_SIZE
+
+    def __init__(self, path, max_wait, step, notify=None):
+        # type: (str, float, float, Optional[Callable[[str], None]]) -> None
+        self.path = path
+        self.max_wait = max_wait
+        self.step = step
+        self.notify = notify
+        self._descriptor = -1
+        self._opened = []  # type: List[int]
+        self._identities = ()  # type: Tuple[Tuple[int, int], ...]
+        self._process = os.getpid()
+        self._forked = False
+        if _HAS_FORK_HOOK:
+            os.register_at_fork(after_in_child=self._suspect)  # novm
+
+    def _suspect(self):
+        # type: () -> None
+        self._forked = True
+
+    def write(self, lines):
+        # type: (Sequence[str]) -> None
+        """Write each of the lines (ASCII, at most max_line_size bytes, as encode() splits them).
+
+        Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
+        the system cannot open or write the pipe, for example because of its permissions.
+        """
+        if self._forked or (not _HAS_FORK_HOOK and os.getpid() != self._process):
+            # Daemons close all descriptors, and open others that get their numbers.
+            if not self._is_ours(self._descriptor):
+                self._forget(self._descriptor)
+            self._process = os.getpid()
+            self._forked = False
+        attempt = None
+        for index, line in enumerate(lines):
+            data = line.encode("ascii")
+            while True:
+                descriptor = self._descriptor
+                try:
+                    os.write(descriptor, data)
+                    break
+                except EnvironmentError as error:
+                    failure = error
+                # Handled here because errors raised in the except clause would carry a second
+                # traceback.
+                if attempt is None:
+                    attempt = _Attempt(self, lines)
+                attempt.index = index
+                self._recover(failure, descriptor, attempt)
+                del failure  # its traceback refers to this frame: a reference cycle
+
+    def _recover(self, failure, descriptor, attempt):
+        # type: (EnvironmentError, int, _Attempt) -> None
+        """Return when the write is worth a retry, or raise a FifoError."""
+        if failure.errno == errno.EINTR:
+            return
+        if not self._is_ours(descriptor):  # not open yet, or closed by the program
+            self._forget(descriptor)
+            self._open(attempt)
+        elif failure.errno == errno.EAGAIN:
+            reason = "nobody has read the full pipe %r" % self.path
+            if attempt.is_over():
+                self._reopen_on_next_write()
+                raise attempt.error(FifoNotReadInTimeError, reason)
+            wait_for(POLLOUT, descriptor, attempt.pause(reason, self.max_wait))
+        elif failure.errno == errno.EPIPE:
+            if attempt.reopened:
+                # Readers could come and go without end, and /dev/fd/N opens without a reader.
+                reason = "the readers of %r went away" % self.path
+                if attempt.is_over():
+                    raise attempt.error(FifoNotReadInTimeError, reason)
+                _sleep(attempt.pause(reason, self.step))
+            attempt.reopened = True
+            self._open(attempt)
+        else:
+            raise attempt.failed(failure)
+
+    def _is_ours(self, descriptor):
+        # type: (int) -> bool
+        """Return whether the descriptor still is a pipe that this sink has opened."""
+        try:
+            return _identity(descriptor) in self._identities
+        except EnvironmentError:
+            return False
+
+    def _forget(self, descriptor):
+        # type: (int) -> None
+        """Leave the descriptor to the program, which has closed it, unless that is done."""
+        if descriptor != -1 and descriptor == self._descriptor:
+            self._descriptor = -1
+            self._opened = []
+
+    def _take(self, descriptor):
+        # type: (int) -> None
+        """Use the pipe of a new descriptor from now on."""
+        # The last ones too, because another thread may be between this line and the next.
+        self._identities = (_identity(descriptor),) + self._identities[:3]
+        current = self._descriptor
+        if self._is_ours(current):
+            _replace(current, descriptor)
+            return
+        self._forget(current)
+        # If several threads open the pipe at the same time, the first one here wins.
+        self._opened.append(descriptor)
+        self._descriptor = self._opened[0]
+        if self._descriptor != descriptor:
             os.close(descriptor)
-            descriptor = high
-    _close_on_exec(descriptor)
-    return descriptor
 
+    def _open(self, attempt):
+        # type: (_Attempt) -> None
+        descriptor = None
+        while descriptor is None:
+            failure = None
+            try:
+                descriptor = self._open_once(attempt)
+            except EnvironmentError as error:
+                failure = error
+            if failure is not None:
+                self._wait_for_reader(failure, attempt)
+                failure = None  # as in write()
+        self._take(descriptor)
 
-def _replace(old, new):
-    # type: (int, int) -> None
-    """Make the number of the old descriptor refer to the file of the new one, and close that."""
-    if PY2:
-        os.dup2(new, old)
-        _close_on_exec(old)
-    else:
-        os.dup2(new, old, inheritable=False)  # novm
-    os.close(new)
-
-
-def _close_on_exec(descriptor):
-    # type: (int) -> None
-    fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-
-
-def _sleep(seconds):
-    # type: (float) -> None
-    try:
-        time.sleep(seconds)
-    except EnvironmentError as error:  # Python 2 and 3.4: a signal arrived
-        if error.errno != errno.EINTR:
+    def _open_once(self, attempt):
+        # type: (_Attempt) -> int
+        # Checked before open() too, because opening some devices has an effect.
+        self._check(os.stat(self.path), attempt)
+        descriptor = os.open(self.path, _FLAGS)
+        try:
+            self._check(os.fstat(descriptor), attempt)
+            return _move_high(descriptor)
+        except BaseException:
+            os.close(descriptor)
             raise
 
+    def _check(self, status, attempt):
+        # type: (os.stat_result, _Attempt) -> None
+        if not stat.S_ISFIFO(status.st_mode):
+            raise attempt.error(
+                NotAFifoError,
+                "%r is %s, not a named pipe, and was left as it is"
+                % (self.path, _kind_of_file(status.st_mode)),
+                "point BENCHMARK_AI_FIFO_FILEPATH or --fifo at the pipe of the daemon",
+            )
 
-def _kind_of_file(mode):
-    # type: (int) -> str
-    kinds = (
-        (stat.S_ISREG, "a regular file"),
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISBLK, "a block device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "something else")
+    def _wait_for_reader(self, failure, attempt):
+        # type: (EnvironmentError, _Attempt) -> None
+        if failure.errno == errno.ENOENT:
+            kind = FifoNotCreatedInTimeError  # type: Type[FifoError]
+            reason = "there is no pipe at %r" % self.path
+        elif failure.errno == errno.ENXIO:
+            kind, reason = FifoNotReadInTimeError, "nobody reads the pipe %r" % self.path
+        elif failure.errno == errno.EINTR:
+            return
+        else:
+            raise attempt.failed(failure)
+        if attempt.is_over():
+            raise attempt.error(kind, reason)
+        _sleep(attempt.pause(reason, self.step))
+
+    def _reopen_on_next_write(self):
+        # type: () -> None
+        """Make the next write open the path again, which may lead to another pipe by then.
+
+        The descriptor keeps its number, but refers to a pipe without a reader.
+        """
+        try:
+            reader, writer = os.pipe()
+        except EnvironmentError:  # out of descriptors: the next write retries the same pipe
+            return
+        os.close(reader)
+        self._take(writer)

@@ -326,6 +326,52 @@ def test_no_metrics_go_to_files_opened_after_all_descriptors_were_closed(fifo, t
     assert not any(tmpdir.join("file%d" % n).size() for n in range(100))
 
 
+# A daemon closes all descriptors, and opens others, which get the same numbers.
+DAEMON = (
+    "import os, resource, socket; from benchmarkai import emit\n"
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (1000, resource.getrlimit(7)[1]))\n"
+    "emit({'a': 0.5})\n"
+    "if %r and os.fork(): os._exit(os.wait()[1] and 1)\n"
+    "os.closerange(3, 1000)\n"
+)
+
+
+def test_no_metrics_go_to_a_file_that_a_forked_daemon_opens(fifo, tmpdir):
+    code = DAEMON % True + (
+        "files = [open(%r + str(n), 'w') for n in range(300)]\nemit({'a': 0.5}); emit({'a': 0.5})\n"
+    ) % str(tmpdir.join("file"))
+    assert run_python(code, env=fifo.env()) == (0, "", "")
+    assert fifo.read() == LINE * 3
+    assert not any(tmpdir.join("file%d" % n).size() for n in range(300))
+
+
+def test_a_descriptor_that_fails_and_is_not_ours_is_left_alone(fifo):
+    code = DAEMON % False + (
+        # Number 200 is one whose peer is gone, and a write fails as that to a pipe does.
+        "null = open('/dev/null'); sockets = [socket.socketpair() for n in range(150)]\n"
+        "left = [pair[0] for pair in sockets]; del sockets\n"
+        "assert 200 in [socket.fileno() for socket in left]\n"
+        "emit({'a': 0.5})\n"
+        "for one in left: one.getsockname()\n"
+    )
+    assert run_python(code, env=fifo.env()) == (0, "", "")
+    assert fifo.read() == LINE * 2
+
+
+def test_a_reopened_pipe_without_a_reader_is_not_tried_without_a_pause(monkeypatch):
+    # /dev/fd/N of a pipe opens without a reader, such as that of --fifo >(true).
+    reader, writer = os.pipe()
+    os.close(reader)
+    opened = []
+    system_open = os.open
+    monkeypatch.setattr(os, "open", lambda *args: opened.append(args) or system_open(*args))
+    with pytest.raises(FifoNotReadInTimeError) as caught:
+        make_sink("/dev/fd/%d" % writer, max_wait=0.2, step=0.05).write([LINE])
+    os.close(writer)
+    assert 2 <= len(opened) <= 30  # without a pause there are thousands
+    assert "went away after 0." in str(caught.value)
+
+
 def test_threads_that_emit_first_at_the_same_time_open_the_pipe_once(fifo):
     code = (
         "import os, sys, threading; from benchmarkai import emit\n"
