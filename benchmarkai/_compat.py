@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 text_types = (str, type(b"".decode("ascii")))
 integer_types = (int, type(2**64))
 
+# The Mapping of collections.abc, without the rest of collections: Python's own start has loaded
+# these modules.
 if PY2:
+    from _abcoll import Mapping  # novm
+    from thread import get_ident  # novm
 
     def monotonic():
         # type: () -> float
@@ -38,6 +42,8 @@ if PY2:
         return data.decode("utf-8")
 
 else:
+    from _collections_abc import Mapping  # novm
+    from _thread import get_ident  # novm
     from time import monotonic  # novm
 
     def decode_utf8(data):
@@ -46,4 +52,12 @@ else:
         return data.decode("utf-8")
 
 
-__all__ = ["PY2", "decode_utf8", "integer_types", "monotonic", "text_types"]
+__all__ = [
+    "Mapping",
+    "PY2",
+    "decode_utf8",
+    "get_ident",
+    "integer_types",
+    "monotonic",
+    "text_types",
+]

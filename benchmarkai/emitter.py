@@ -1,13 +1,13 @@
 """emit(): check and encode the metrics, and write them to the sink that the settings choose."""
 
-from benchmarkai._compat import PY2
+from benchmarkai._compat import PY2, Mapping
 from benchmarkai.errors import short_repr
 from benchmarkai.metrics import check_unique, encode
 from benchmarkai.settings import open_sink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Mapping, SupportsFloat, SupportsIndex, Tuple, Union  # noqa: F401
+    from typing import Any, List, SupportsFloat, SupportsIndex, Tuple, Union  # noqa: F401
 
     from benchmarkai.settings import Sink  # noqa: F401
 
@@ -43,16 +43,12 @@ def emit(metrics):
 
 def _pairs_of(metrics):
     # type: (Any) -> List[Tuple[Any, Any]]
-    # Imported here because it is slow, and nearly all metrics are a dict.
-    try:
-        from collections.abc import Mapping  # novm
-    except ImportError:  # Python 2
-        from collections import Mapping  # type: ignore[attr-defined] # novm
-
-    if not isinstance(metrics, Mapping):
+    # The first two say nothing new, but isinstance() fails for Mapping while the interpreter ends.
+    kind = type(metrics)
+    if not (issubclass(kind, dict) or Mapping in kind.__mro__ or isinstance(metrics, Mapping)):
         raise TypeError(
             "the metrics are %s, of type %s: give a mapping of names to numbers, such as "
-            '{"loss": 0.42}' % (short_repr(metrics), type(metrics).__name__)
+            '{"loss": 0.42}' % (short_repr(metrics), kind.__name__)
         )
     pairs = list(metrics.items())
     # A mapping may repeat a name, as HTTP headers do; a dict of Python 2 may hold one name both

@@ -1,15 +1,16 @@
 """The environment variables, and the sink that they choose."""
 
+import errno
 import os
 
 from benchmarkai.errors import short_repr
+from benchmarkai.stdout import StdoutSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Mapping, Optional, Tuple, Union  # noqa: F401
+    from typing import Callable, Mapping, Optional, Tuple, Type, Union  # noqa: F401
 
     from benchmarkai.fifo import FifoSink  # noqa: F401
-    from benchmarkai.stdout import StdoutSink  # noqa: F401
 
     Sink = Union[FifoSink, StdoutSink]
 
@@ -24,16 +25,39 @@ DEFAULT_MAX_WAIT = "10"
 DEFAULT_WAIT_STEP = "0.5"
 
 
-def open_sink(options=None, environ=None, notify=None):
-    # type: (Optional[Mapping[str, Tuple[str, str]]], Optional[Mapping[str, str]], Optional[Callable[[str], None]]) -> Sink  # noqa: E501
+def _load_fifo_sink():
+    # type: () -> Type[FifoSink]
+    try:
+        from benchmarkai.fifo import FifoSink
+
+        return FifoSink
+    except (ImportError, RuntimeError):  # RuntimeError on Python 2
+        raise IOError(
+            errno.EAGAIN,
+            "cannot load FIFO mode while the interpreter ends, or in a signal handler that has "
+            "interrupted the first emit(): set %s before the program starts" % MODE,
+        )
+
+
+# Loaded now if it will probably be needed, because an emit() in a signal handler, or while the
+# interpreter ends, may be unable to. The settings themselves are read later.
+_fifo_sink = None  # type: Optional[Type[FifoSink]]
+if os.environ.get(MODE, "").lower() == "fifo":
+    _fifo_sink = _load_fifo_sink()
+
+
+def open_sink(options=None, environ=None, notify=None, alone=False):
+    # type: (Optional[Mapping[str, Tuple[str, str]]], Optional[Mapping[str, str]], Optional[Callable[[str], None]], bool) -> Sink  # noqa: E501
     """Return the sink that the settings choose.
 
     options: settings that override the environment, by the name of their variable: each is
         (the name of the option, for error messages; its text).
     environ: the environment; os.environ if it is None.
     notify: called once with a text when a write to a pipe has waited for a second.
+    alone: see StdoutSink.
 
-    Raises ValueError for a setting that cannot be used.
+    Raises ValueError for a setting that cannot be used; OSError (IOError on Python 2) if the code
+    of the sink cannot be loaded at the moment.
     """
     options = options or {}
     environ = os.environ if environ is None else environ
@@ -45,13 +69,9 @@ def open_sink(options=None, environ=None, notify=None):
 
     name, mode = setting(MODE, DEFAULT_MODE)
     if mode.lower() == "stdout":
-        from benchmarkai.stdout import StdoutSink
-
-        return StdoutSink()
+        return StdoutSink(alone)
     if mode.lower() == "fifo":
-        from benchmarkai.fifo import FifoSink
-
-        return FifoSink(
+        return (_fifo_sink or _load_fifo_sink())(
             setting(FIFO_PATH, DEFAULT_FIFO_PATH)[1],
             parse_seconds(*setting(MAX_WAIT, DEFAULT_MAX_WAIT)),
             parse_positive_seconds(*setting(WAIT_STEP, DEFAULT_WAIT_STEP)),

@@ -15,6 +15,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BAI_EMIT = os.path.join(os.path.dirname(sys.executable), "bai-emit")
 BAI_DAEMON = os.path.join(os.path.dirname(sys.executable), "bai-daemon")
 
+# Whether to run the large sizes: 50,000 emits of each thread, 10 million records, ...
+FULL = os.environ.get("FAULTS") == "full"
+
 WAIT = 60  # seconds after which a wait has failed
 
 # Variables that switch coverage off in a process: one that becomes another user cannot write its

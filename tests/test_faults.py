@@ -21,6 +21,7 @@ from benchmarkai import FifoNotReadInTimeError
 from benchmarkai.fifo import FifoSink
 from tests.helpers import (
     BAI_EMIT,
+    FULL,
     WAIT,
     Background,
     FifoReader,
@@ -32,7 +33,6 @@ from tests.helpers import (
     wait_until,
 )
 
-FULL = os.environ.get("FAULTS") == "full"
 pytestmark = [pytest.mark.slow] if FULL else []
 
 

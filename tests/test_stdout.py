@@ -6,16 +6,18 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import benchmarkai
 from benchmarkai import emitter
 from benchmarkai._compat import PY2
-from tests.helpers import bounded, finish, run, run_python, start, wait_until
+from tests.helpers import FULL, bounded, finish, kill, run, run_python, start, wait_until
 
 LINE = '{"a": 0.5}\n'
 
@@ -144,6 +146,14 @@ def test_a_failed_write_is_an_oserror_and_leaves_nothing_in_a_buffer(before, err
     assert result.err.count("\n") == 0
 
 
+@pytest.mark.skipif(PY2, reason="files of Python 2 have no detach()")
+def test_a_detached_stdout_is_closed():
+    code = CATCH % "sys.stdout.detach()" + "sys.stdout = sys.__stdout__ = None"
+    result = run_python(code)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("%d [Errno " % errno.EBADF)
+
+
 def test_after_an_error_the_next_call_works_and_nothing_is_written_twice():
     result = run_python(
         "import os; from benchmarkai import emit\n"
@@ -220,3 +230,243 @@ def test_ctrl_c_interrupts_a_write_that_nobody_reads():
     process.send_signal(signal.SIGINT)
     wait_until(lambda: process.poll() is not None)
     assert "KeyboardInterrupt" in finish(process).err
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 has no redirect_stdout()")
+def test_a_thread_that_replaces_stdout_disturbs_no_other():
+    code = (
+        "import contextlib, io, sys, threading; from benchmarkai import emit\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "done = threading.Event()\n"
+        "def redirect():\n"
+        "    while not done.is_set():\n"
+        "        with contextlib.redirect_stdout(io.StringIO()): print('hidden'); emit({'b': 1})\n"
+        "thread = threading.Thread(target=redirect); thread.start()\n"
+        "try:\n"
+        "    for index in range(%d): print('text'); emit({'a': index})\n"
+        "finally: done.set(); thread.join()\n"
+    )
+    result = run_python(code % (50000 if FULL else 3000))
+    assert (result.code, result.err) == (0, "")
+    # What is emitted while stdout is redirected goes there, as what is printed does.
+    lines = [line for line in result.out.splitlines() if line not in ("text", "hidden", "")]
+    assert lines and all(re.match(r'\{"[ab]": \d+\}$', line) for line in lines)
+
+
+CLOSE_STDOUT = """
+import sys, threading, time
+from benchmarkai import emit
+
+getattr(sys, "setswitchinterval", lambda _: sys.setcheckinterval(1))(1e-6)
+stdout, done, wrong = sys.stdout, threading.Event(), []
+
+def replace():
+    for _ in range(int(sys.argv[1])):
+        stream = open("log", "a")
+        sys.stdout = stream
+        time.sleep(0.00001)
+        sys.stdout = stdout
+        while not stream.closed:
+            try:
+                stream.close()
+            except IOError:  # Python 2, while another thread flushes it
+                pass
+        with open("data", "w") as data:  # gets the number of the descriptor
+            time.sleep(0.00001)
+            data.write("data")
+        content = open("data").read()
+        if content != "data":
+            wrong.append(content)
+    done.set()
+
+threading.Thread(target=replace).start()
+count = 0
+while not done.is_set():
+    emit({"a": count})
+    count += 1
+sys.stderr.write("%d %s" % (count, "".join(wrong)))
+"""
+
+
+def test_no_line_is_lost_or_in_another_file_when_a_thread_closes_its_stdout(tmpdir):
+    out, log = tmpdir.join("out"), tmpdir.join("log")
+    with out.open("w") as stdout:
+        swaps = str(1000 if FULL else 200)
+        result = run_python(CLOSE_STDOUT, swaps, cwd=str(tmpdir), stdout=stdout.fileno())
+    count, wrong = result.err.split(" ", 1)
+    assert (result.code, wrong) == (0, "")
+    lines = out.read().splitlines() + log.read().splitlines()
+    assert sorted(json.loads(line)["a"] for line in lines) == list(range(int(count)))
+
+
+LIMIT = (
+    "import resource, signal; from benchmarkai import emit\n"
+    "def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+)
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_a_line_after_one_that_was_cut_starts_on_a_new_line(tmpdir, flags):
+    code = LIMIT + (
+        "limit(10)\n"
+        "try: emit({'resnet.loss': 0.5})\n"
+        "except (IOError, OSError) as error: assert error.written == 10\n"
+        "limit(resource.RLIM_INFINITY); emit({'a': 0.5}); emit({'b': 1})\n"
+    )
+    with open(str(tmpdir.join("out")), "w") as stdout:
+        result = run([sys.executable] + flags + ["-c", code], stdout=stdout.fileno())
+    assert (result.code, result.err) == (0, "")
+    assert tmpdir.join("out").read() == '{"resnet.l\n' + LINE + '{"b": 1}\n'
+
+
+def test_a_line_after_an_interrupted_one_starts_on_a_new_line():
+    code = (
+        "import os, signal, sys, time; from benchmarkai import emit\n"
+        "signal.signal(signal.SIGALRM, lambda *_: 1 // 0)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.3)\n"
+        "try: emit(dict.fromkeys(map('name{0}'.format, range(10000)), 1))\n"
+        "except ZeroDivisionError: os.write(2, b'cut')\n"
+        "emit({'a': 0.5})\n"
+    )
+    process = start([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert bounded(lambda: process.stderr.read(3)) == b"cut"
+    result = finish(process)
+    assert result.code == 0
+    cut, line = result.out.splitlines()
+    assert cut.startswith('{"name') and not cut.endswith("}")
+    assert line + "\n" == LINE
+
+
+@pytest.mark.skipif(PY2, reason="on Python 2 write() of a file cannot be replaced")
+def test_what_a_program_has_put_in_place_of_write_sees_the_lines():
+    result = run_python(
+        "import sys; from benchmarkai import emit\n"
+        "emit({'before': 1})\n"
+        "write, seen = sys.stdout.write, []\n"
+        "sys.stdout.write = lambda text: (seen.append(text), write(text))\n"
+        "emit({'a': 0.5}); print('text')\n"
+        "sys.stderr.write(''.join(seen))\n"
+    )
+    assert result == (0, '{"before": 1}\n' + LINE + "text\n", LINE + "text\n")
+
+
+# Each time the program prints more than its buffer holds, but less than makes print() itself lose
+# text: TextIOWrapper holds 8 KiB of its own.
+LINES = 30 if PY2 else 60
+PRINT_AND_EMIT = (
+    "import fcntl, os; from benchmarkai import emit\n"
+    "fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_NONBLOCK)\n"
+    "for index in range(%d):\n"
+    "    for line in range(%d): print('%%d text %%d %%s' %% (index, line, 'x' * 100))\n"
+    "    emit({'a': index})\n"
+)
+
+
+def test_nothing_that_was_printed_to_a_non_blocking_stdout_is_lost():
+    count = 10000 if FULL else 300
+    process = start([sys.executable, "-c", PRINT_AND_EMIT % (count, LINES)], stdout=subprocess.PIPE)
+    data = bounded(lambda: read_slowly(process.stdout.fileno()))
+    assert finish(process).code == 0
+    expected = []
+    for index in range(count):
+        expected += ["%d text %d %s" % (index, line, "x" * 100) for line in range(LINES)]
+        expected.append('{"a": %d}' % index)
+    assert data.decode().splitlines() == expected
+
+
+def read_slowly(descriptor):
+    """Read in small pieces, each only after the pipe has been full for a moment."""
+    parts = []
+    while True:
+        time.sleep(0.0001)
+        parts.append(os.read(descriptor, 5000))
+        if not parts[-1]:
+            return b"".join(parts)
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 has bytes in sys.stdout")
+def test_an_encoding_that_changes_is_respected():
+    result = run_python(
+        "import sys; from benchmarkai import emit\n"
+        "emit({'a': 0.5}); change = getattr(sys.stdout, 'reconfigure', None)\n"
+        "if change: change(encoding='utf-16-le')\n"
+        "emit({'b': 1}); sys.exit(0 if change else 3)\n"
+    )
+    if result.code == 3:
+        pytest.skip("Python 3.6 and older have no reconfigure()")
+    assert result == (0, LINE + "".join(c + "\0" for c in '{"b": 1}\n'), "")
+
+
+@pytest.mark.usefixtures("no_sink_yet")
+def test_a_stream_needs_nothing_but_write(monkeypatch):
+    class Stream(object):
+        text = ""
+
+        def write(self, text):
+            self.text += text
+
+    monkeypatch.setattr(sys, "stdout", Stream())
+    benchmarkai.emit({"a": 0.5})
+    benchmarkai.emit({"a": 0.5})
+    assert sys.stdout.text == LINE * 2
+
+
+PRINT_AMID_SIGNALS = """
+import os, signal, sys
+from benchmarkai import emit
+
+count = 0
+
+def handler(number, frame):
+    global count
+    emit({"tick": count})
+    count += 1
+
+signal.signal(signal.SIGALRM, handler)
+# Python 2 loses what it prints when a signal interrupts it.
+if sys.version_info[0] == 2: signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for index in range(int(sys.argv[1])):
+    sys.stdout.write("x" * 999 + "\\n")
+    emit({"a": index})
+signal.setitimer(signal.ITIMER_REAL, 0)
+os.write(2, str(count).encode())
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_a_signal_handler_may_emit_while_the_program_prints(flags):
+    prints = 20000 if FULL else 2000
+    process = start(
+        [sys.executable] + flags + ["-c", PRINT_AMID_SIGNALS, str(prints)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    data = bounded(lambda: read_slowly(process.stdout.fileno())).decode()
+    result = finish(process)
+    assert (result.code, result.err.isdigit()) == (0, True), result.err
+    assert data.count("x") == prints * 999
+    lines = [json.loads(line) for line in data.splitlines() if "{" in line]
+    assert [line["a"] for line in lines if "a" in line] == list(range(prints))
+    ticks = [line["tick"] for line in lines if "tick" in line]
+    assert ticks == list(range(int(result.err))) and len(ticks) > 5
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 calls a handler between two operations only")
+def test_a_signal_handler_that_cannot_emit_is_told_what_to_do():
+    # In this encoding the line has to go through the stream, which is busy.
+    code = PRINT_AMID_SIGNALS.replace(
+        'emit({"tick": count})',
+        "try: emit({'tick': count})\n    except OSError as error: os._exit(print_error(error))",
+    ).replace(
+        "count = 0\n", "count = 0\ndef print_error(error): os.write(2, str(error).encode())\n"
+    )
+    process = start(
+        [sys.executable, "-c", code, "100000"],
+        env={"PYTHONIOENCODING": "utf-16-le"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert b"call emit() after the handler" in bounded(process.stderr.read)
+    kill(process)

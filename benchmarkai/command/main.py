@@ -58,7 +58,7 @@ def _prepare(arguments, options):
     Raises ValueError for a mistake in the arguments or the settings. The function raises
     FifoError, and OSError (IOError on Python 2), if the arguments cannot be delivered.
     """
-    sink = open_sink(options, notify=_report)
+    sink = open_sink(options, notify=_report, alone=True)
     if arguments and list(arguments) != ["-"]:
         pairs = parse_words([_decode_argument(argument) for argument in arguments])
         lines = encode(pairs, sink.max_line_size)

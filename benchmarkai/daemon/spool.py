@@ -205,7 +205,7 @@ class Spool:
                 if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                     raise OSError(errno.EPERM, "it is not a regular file of this user")
                 try:
-                    write_all(file.fileno(), data)
+                    write_all(file, data)
                 except OSError:
                     os.ftruncate(file.fileno(), status.st_size)
                     raise

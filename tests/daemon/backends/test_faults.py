@@ -15,9 +15,7 @@ import pytest
 
 from tests.daemon.backends.servers import InfluxDB, Proxy, VictoriaMetrics, request
 from tests.daemon.harness import PATH, PIPES, run_daemon
-from tests.helpers import BAI_EMIT, WAIT, finish, run, start, wait_until
-
-FULL = os.environ.get("FAULTS") == "full"
+from tests.helpers import BAI_EMIT, FULL, WAIT, finish, run, start, wait_until
 
 # Emits the numbers from the first to the last, each with a call of its own.
 EMITTER = """
