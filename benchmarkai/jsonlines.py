@@ -40,8 +40,8 @@ def parse_object(text):
     for name, value in pairs:
         if isinstance(value, (list, tuple)):
             raise ValueError(
-                "the value of %s is an %s: metrics are flat, so write each number under a name "
-                "of its own" % (short_repr(name), "array" if type(value) is list else "object")
+                "the value of %s is a nested %s: metrics are flat, so write each number under a "
+                "name of its own" % (short_repr(name), "array" if type(value) is list else "object")
             )
     check_unique(pairs)
     return pairs

@@ -32,7 +32,8 @@ _LONG_NUMBER_OF_OBJECT = re.compile(r'": (.{17,})\}')
 _LONG_NUMBER_OF_WORD = re.compile(r"=(.{17,})")
 
 # One word on a line, with a number in its plainest form.
-_PLAIN_WORD = re.compile(r"^(?!\{)(\S+)=(-?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,30})?)$", re.MULTILINE)
+_PLAIN_WORD = re.compile(r"^(?!\{)(\S+)=(-?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,30})?)$", re.M | re.U)
+_BOM = b"\xef\xbb\xbf"
 
 
 def encode_lines(data):
@@ -58,6 +59,8 @@ def encode_lines(data):
 def parse_lines(data):
     # type: (bytes) -> Optional[Sequence[Sequence[Tuple[Any, Any]]]]
     """Return the (name, value) pairs of each line if they are all objects, or all plain words."""
+    if _BOM in data:
+        return None
     return parse_objects(data) if data[:1] == b"{" else _parse_plain_words(data)
 
 

@@ -5,6 +5,7 @@ from collections import namedtuple
 
 from benchmarkai._compat import decode_utf8
 from benchmarkai.command import fastpath
+from benchmarkai.command.lines import LineBuffer
 from benchmarkai.command.words import parse_words
 from benchmarkai.errors import short_repr
 from benchmarkai.jsonlines import MAX_RECORD_SIZE, parse_object
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     _Found = Union["EncodedLines", "Record", "Problem"]
 
 _TOO_LONG = "the record is longer than %d bytes: split it" % MAX_RECORD_SIZE
-_BOM = b"\xef\xbb\xbf"
+_BOM = b"\xef\xbb\xbf".decode("utf-8")  # files that were joined may have it in the middle
+_BRACKET = re.compile(r"[][{}]")
 
 
 class EncodedLines(namedtuple("EncodedLines", "line text")):
@@ -47,15 +49,15 @@ class RecordReader(object):
     A record is a JSON object, on one line or on several, or a line of NAME=VALUE words. feed()
     and end() return a list of EncodedLines, Record and Problem, in the order of the stream.
 
-    Metrics are flat, so a line that starts with "{", or that is a line of words, cannot be part
-    of an object: if one arrives inside of an object, that object was not closed.
+    Metrics are flat, so a line that starts with "{" where JSON allows no object, or that is a line
+    of words, cannot be part of an object: if one arrives inside of an object, that object was not
+    closed.
     """
 
     def __init__(self):
         # type: () -> None
         self.line = 1  # the number of the next line
-        self._partial_line = bytearray()
-        self._discarding = False  # the partial line is too long, and was rejected
+        self._buffer = LineBuffer()
         self._object = None  # type: Optional[_PartialObject]
 
     def first_open_line(self):
@@ -66,35 +68,21 @@ class RecordReader(object):
     def feed(self, block):
         # type: (bytes) -> List[_Found]
         """Return the records that end in this block of bytes."""
-        found = []  # type: List[_Found]
-        searched = len(self._partial_line)
-        self._partial_line += block
-        if self.line == 1 and self._partial_line[: len(_BOM)] == _BOM:
-            del self._partial_line[: len(_BOM)]
-            searched = 0
-        end = self._partial_line.rfind(b"\n", searched) + 1
-        if end:
-            lines = bytes(self._partial_line[:end])
-            del self._partial_line[:end]
-            found = self._parse_lines(lines)
-        if len(self._partial_line) > MAX_RECORD_SIZE:
-            if not self._discarding:
-                self._discarding = True
-                found.extend(self._reject_long_line(self._partial_line))
-            del self._partial_line[:]
-        return found
+        lines = self._buffer.feed(block)
+        return self._parse_lines(lines) if lines else []
 
     def end(self):
         # type: () -> List[_Found]
         """Return the records that end with the stream."""
-        found = self.feed(b"\n") if self._partial_line or self._discarding else []
+        lines = self._buffer.end()
+        found = self._parse_lines(lines) if lines else []
         return found + self._reject_open_object()
 
     def _parse_lines(self, lines):
         # type: (bytes) -> List[_Found]
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
-        if self._object is None and not self._discarding:
+        if self._object is None:
             first = self.line
             text = fastpath.encode_lines(lines)
             if text is not None:
@@ -112,21 +100,19 @@ class RecordReader(object):
 
     def _parse_line(self, line):
         # type: (bytes) -> List[_Found]
-        if self._discarding:  # the line that was too long ends here
-            self._discarding = False
-            return []
         if len(line) > MAX_RECORD_SIZE:
             return self._reject_long_line(line)
         problem = None
         try:
-            text = decode_utf8(line).strip(" \t")
+            text = decode_utf8(line)
         except UnicodeDecodeError as error:
-            text = line.decode("utf-8", "replace").strip(" \t")
+            text = line.decode("utf-8", "replace")
             problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (
                 short_repr(text),
                 error.start + 1,
             )
-        if text[:1] == "{":
+        text = (text[1:] if text[:1] == _BOM else text).strip(" \t")
+        if text[:1] == "{" and not (self._object and self._object.expects_value()):
             found = self._reject_open_object()
             self._object = _PartialObject(self.line)
             return found + self._continue_object(self._object, text, problem)
@@ -143,7 +129,7 @@ class RecordReader(object):
     def _continue_object(self, partial, text, problem):
         # type: (_PartialObject, str, Optional[str]) -> List[_Found]
         partial.add(text, problem)
-        if partial.depth > 0:
+        if partial.is_open():
             return []
         self._object = None
         return [_parse(partial.line, partial.parse)]
@@ -176,22 +162,40 @@ class _PartialObject(object):
         self.line = line
         self.lines = []  # type: List[str]
         self.size = 0
-        self.depth = 0  # of open braces
+        self._open = []  # type: List[str]  # brackets
+        self._last = ""  # the last character; a quote for a string
         self.problem = None  # type: Optional[str]
 
     def add(self, text, problem):
         # type: (str, Optional[str]) -> None
         # Without escapes, every second part between quotes is outside of the strings.
         parts = text.replace("\\\\", "").replace('\\"', "").split('"')
-        unquoted = "".join(parts[::2])
-        self.depth += unquoted.count("{") - unquoted.count("}")
+        unquoted = '"'.join(parts[::2])
+        for bracket in _BRACKET.findall(unquoted):
+            if bracket in "{[":
+                self._open.append(bracket)
+            elif bracket == "}":
+                while self._open and self._open.pop() != "{":
+                    pass
+            elif self._open[-1:] == ["["]:
+                self._open.pop()
+        self._last = unquoted.rstrip()[-1:] or self._last
         if len(parts) % 2 == 0 and text.endswith("}"):
-            self.depth = 0  # a string is not closed, but the line ends like an object
+            self._open = []  # a string is not closed, but the line ends like an object
         self.problem = self.problem or problem
         self.lines.append(text)
         self.size += len(text) + 1
         if self.size > MAX_RECORD_SIZE + 1:
             self.reject_as_too_long()
+
+    def is_open(self):
+        # type: () -> bool
+        return bool(self._open)
+
+    def expects_value(self):
+        # type: () -> bool
+        """Return whether JSON allows an object next: this one is nested, and its parts are too."""
+        return self._last in (":", "[") or (self._last == "," and self._open[-1:] == ["["])
 
     def reject_as_too_long(self):
         # type: () -> None

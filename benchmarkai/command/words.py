@@ -28,15 +28,34 @@ def parse_words(words):
             raise ValueError(
                 "%s has no name: write NAME=VALUE, such as loss=0.42" % short_repr(word)
             )
-        pairs.append((name, _parse_number(text, word)))
+        value = parse_number(text, word)
+        if _has_space_after_number(name):
+            raise ValueError(
+                "%s looks like several metrics: make each NAME=VALUE an argument of its own (on "
+                "stdin, separate them with plain spaces)" % short_repr(word)
+            )
+        pairs.append((name, value))
     if len(pairs) > 1:
         check_unique(pairs)
     return pairs
 
 
-def _parse_number(text, word):
+def parse_number(text, word):
     # type: (str, str) -> Union[int, float]
-    """Return the int or float of a JSON number (RFC 8259), or of one like '+1', '.5' or '5.'."""
+    """Return the int or float of a JSON number (RFC 8259), or of one like '+1', '.5' or '5.'.
+
+    word: the text with its name, for the error.
+
+    Raises ValueError for any other text.
+    """
+    number = _number_of(text)
+    if number is None:
+        raise ValueError(_explain(text, word))
+    return number
+
+
+def _number_of(text):
+    # type: (str) -> Union[int, float, None]
     unsigned = text.lstrip("+-")
     if not text.strip(_NUMBER_CHARACTERS) and not (unsigned[:1] == "0" and unsigned[1:2].isdigit()):
         try:
@@ -46,7 +65,17 @@ def _parse_number(text, word):
                     return number
         except ValueError:
             pass
-    raise ValueError(_explain(text, word))
+    return None
+
+
+def _has_space_after_number(name):
+    # type: (str) -> bool
+    """Return whether the name is like 'a=1 b', which a missing or a superfluous quote makes."""
+    for part in (name + "x").split()[:-1]:
+        _, equals, text = part.rstrip(",;").rpartition("=")
+        if equals and _number_of(text) is not None:
+            return True
+    return False
 
 
 def _explain(text, word):

@@ -63,6 +63,12 @@ GOOD = [
     (b'a=1\n{"b": 2}\nc=3', [(1, {"a": 1}), (2, {"b": 2}), (3, {"c": 3})]),
     ('{"größe": 1}\ngröße=2\n'.encode("utf-8"), [(1, {"größe": 1}), (2, {"größe": 2})]),
     (b'\xef\xbb\xbf{"a": 1}\n', [(1, {"a": 1})]),
+    (
+        b'a=1\n\xef\xbb\xbfb=2\n\xef\xbb\xbf{"c": 3}\n',
+        [(1, {"a": 1}), (2, {"b": 2}), (3, {"c": 3})],
+    ),
+    (b'{"a": 1\n,\n"b": 2}\n', [(1, {"a": 1, "b": 2})]),
+    (b'{"a=1 b": 2}\n', [(1, {"a=1 b": 2})]),
     ("a\u00a0b=1\n".encode("utf-8"), [(1, {"a\u00a0b": 1})]),
     (b'{"\\ud800": 1}\n', [(1, {"\ud800": 1})]),
     (b"", []),
@@ -87,9 +93,28 @@ BAD = [
     (b'{"a": 1},\n{"b": 2}\n', [(2, {"b": 2})], [(1, "is not one JSON object")]),
     (b'{"a": 1, "a": 2}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "'a' is given twice")]),
     (b'{"a": 1,\n"a": 2}\n{"b": 2}\n', [(3, {"b": 2})], [(1, "'a' is given twice")]),
-    (b'{"a": {"b": 1}}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "value of 'a' is an object")]),
-    (b'{"a": {\n"b": 1\n}\n}\nb=2\n', [(5, {"b": 2})], [(1, "value of 'a' is an object")]),
-    (b'{"a": [1]}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "value of 'a' is an array")]),
+    (b'{"a": {"b": 1}}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "value of 'a' is a nested object")]),
+    (b'{"a": {\n"b": 1\n}\n}\nb=2\n', [(5, {"b": 2})], [(1, "value of 'a' is a nested object")]),
+    (
+        b'{"config" :\n  {\n "lr" : 0.1\n },\n "x": 1\n}\n{"b": 2}\n',
+        [(7, {"b": 2})],
+        [(1, "value of 'config' is a nested object")],
+    ),
+    (
+        b'{"a":\n\n{\n"b":\n{"c": 1}\n},\n"d": ":"\n}\n{"b": 2}\n',
+        [(9, {"b": 2})],
+        [(1, "value of 'a' is a nested object")],
+    ),
+    (
+        b'{"a": [\n{"b": 1},\n{"c": 1}\n,\n{\n"d": 1}\n]\n}\n{"b": 2}\n',
+        [(9, {"b": 2})],
+        [(1, "value of 'a' is a nested array")],
+    ),
+    (b'{"a": ":"\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": 1,\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": [1]\n,\n{"b": 2}\n', [(3, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": {"c": 1,\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": [1]}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "value of 'a' is a nested array")]),
     (b'{"a": [{"b": 1}\n{"c": 1}]}\n', [], [(1, "not closed"), (2, "is not one JSON object")]),
     (b'{"x}\n{y": 1}\n', [], [(1, "is not"), (2, "is not one JSON object")]),
     (
@@ -100,6 +125,10 @@ BAD = [
     (b"[1, 2]\nb=2\n", [(2, {"b": 2})], [(1, "pass JSON on stdin, one object per record")]),
     (b"hello\nb=2\n", [(2, {"b": 2})], [(1, "'hello' has no '='")]),
     (b"a=1 a=2\nb=2\n", [(2, {"b": 2})], [(1, "'a' is given twice")]),
+    ("a=1\u00a0b=2\nb=2\n".encode("utf-8"), [(2, {"b": 2})], [(1, "like several metrics")]),
+    ("a=1\u0085b=2\nb=2\n".encode("utf-8"), [(2, {"b": 2})], [(1, "like several metrics")]),
+    ("a=1\u2028b=2\nb=2\n".encode("utf-8"), [(2, {"b": 2})], [(1, "like several metrics")]),
+    (b"a=1\x0cb=2\nb=2\n", [(2, {"b": 2})], [(1, "like several metrics")]),
     (b"a=1 x\nb=2\n", [(2, {"b": 2})], [(1, "'x' has no '='")]),
     (b"a=\xff1\nb=2\n", [(2, {"b": 2})], [(1, "is not UTF-8 (byte 3)")]),
     (b"\xed\xa0\x80=1\nb=2\n", [(2, {"b": 2})], [(1, "is not UTF-8 (byte 1)")]),
@@ -108,7 +137,7 @@ BAD = [
     (b'{"a\x00b": 1}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "is not one JSON object")]),
     (b'{"a": ' + b"1" * 10000 + b'}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "4300 digits")]),
     (b'{"a": ' + b"[" * 100000 + b'}\n{"b": 2}\n', [(2, {"b": 2})], [(1, '\'{"a": [[[')]),
-    (b'{"a": ' + b'{"a": ' * 50000 + b'\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": ' + b'{"a": ' * 50000 + b'1\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
 ]
 
 
@@ -167,8 +196,10 @@ def test_a_line_without_end_takes_bounded_memory():
     reader = RecordReader()
     for _ in range(100):
         reader.feed(b"x" * (1 << 16))
-        assert len(reader._partial_line) <= MAX_RECORD_SIZE + (1 << 16)
-    assert reader.feed(b"\nb=2\n") == [Record(2, [("b", 2)])]
+        assert len(reader._buffer._partial_line) <= MAX_RECORD_SIZE + (1 << 16)
+    problem, record = reader.feed(b"\nb=2\n")
+    assert problem == Problem(1, "the record is longer than 1048576 bytes: split it")
+    assert record == Record(2, [("b", 2)])
 
 
 def test_the_first_open_line_is_that_of_the_open_object_or_the_next_line():
