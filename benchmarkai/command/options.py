@@ -1,8 +1,11 @@
 """The click command of bai-emit: options, help, completion and usage errors."""
 
+import os
+
 import click
 
 from benchmarkai import __version__, settings
+from benchmarkai.errors import short_repr
 from benchmarkai.stdout import StdoutSink, write_stderr
 
 TYPE_CHECKING = False
@@ -44,7 +47,7 @@ def run(arguments, prepare, completing):
     completing: whether a shell asks for completions.
     """
     if completing:
-        return bai_emit.main(arguments, prog_name="bai-emit", obj=prepare)
+        return _complete(arguments, prepare)
     # Not main(): in click 8.0 and older it refuses to run with Python 3.6 in the C locale.
     try:
         with bai_emit.make_context("bai-emit", list(arguments), obj=prepare) as context:
@@ -62,6 +65,22 @@ def run(arguments, prepare, completing):
     except UnicodeError:  # Python 2, in the messages of click
         write_stderr("bai-emit: options must be ASCII: see bai-emit --help\n")
         return click.UsageError.exit_code
+
+
+def _complete(arguments, prepare):
+    # type: (List[str], _Prepare) -> int
+    try:
+        bai_emit.main(arguments, prog_name="bai-emit", obj=prepare)
+    except SystemExit as end:
+        code = end.code  # type: Any
+    # click 7 runs the command if it does not know the instruction; click 8 says nothing.
+    if code == 1 and hasattr(click.Command, "shell_complete"):
+        write_stderr(
+            "bai-emit: _BAI_EMIT_COMPLETE is %s: set it to bash_source, zsh_source or fish_source, "
+            "or unset it\n" % short_repr(os.environ["_BAI_EMIT_COMPLETE"])
+        )
+        return click.UsageError.exit_code
+    return code or 0  # type: ignore[no-any-return]
 
 
 def _print(text):

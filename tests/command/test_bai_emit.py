@@ -496,15 +496,30 @@ def test_shell_completion_works():
     assert "--mode" in result.out and "--max-wait" in result.out
 
 
-def test_an_unknown_completion_instruction_is_left_to_click():
+@pytest.mark.parametrize("instruction", ["1", "nonsense", "tcsh_source", "bash_nonsense"])
+def test_an_unknown_completion_instruction_loses_no_metric_in_silence(instruction):
     import click
 
-    result = run_bai_emit("a=0.5", env={"_BAI_EMIT_COMPLETE": "nonsense"})
-    assert result.err == ""
+    result = run_bai_emit("a=0.5", env={"_BAI_EMIT_COMPLETE": instruction})
     if hasattr(click.Command, "shell_complete"):
-        assert (result.code, result.out) == (1, "")
+        assert (result.code, result.out) == (2, "")
+        assert "_BAI_EMIT_COMPLETE is '%s': set it to bash_source" % instruction in result.err
     else:  # click 7 runs the command
-        assert (result.code, result.out) == (0, LINE)
+        assert result == (0, LINE, "")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("arguments", [["a=0.5"], [], ["--mode", "stdout", "a=0.5"]])
+def test_a_file_that_ends_in_the_middle_of_a_line_gets_a_new_one(tmpdir, arguments, end):
+    log = tmpdir.join("log")
+    for mode in ("a", "w"):
+        with log.open(mode) as stdout:
+            stdout.write('{"resnet.lo' + end)
+            stdout.flush()
+            result = run_bai_emit(*arguments, stdin=LINE.encode() * 2, stdout=stdout.fileno())
+        assert (result.code, result.err) == (0, "")
+        assert log.read() == '{"resnet.lo\n' + LINE * (1 if arguments else 2)
+        log.remove()
 
 
 hypothesis = pytest.importorskip("hypothesis")
