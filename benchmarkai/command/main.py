@@ -6,9 +6,8 @@ Only options, help and usage errors need click; options.py has the click command
 import os
 import sys
 
-from benchmarkai._compat import decode_utf8
-from benchmarkai.command.words import parse_words
-from benchmarkai.errors import FifoError, short_repr
+from benchmarkai.command.words import decode_argument, parse_words
+from benchmarkai.errors import FifoError
 from benchmarkai.metrics import encode
 from benchmarkai.settings import open_sink
 from benchmarkai.stdout import write_stderr
@@ -48,19 +47,20 @@ def main():
     return NOT_DELIVERED
 
 
-def _prepare(arguments, options):
-    # type: (Sequence[Any], Mapping[str, Tuple[str, str]]) -> Callable[[], int]
+def _prepare(arguments, options, reader=None):
+    # type: (Sequence[Any], Mapping[str, Tuple[str, str]], Any) -> Callable[[], int]
     """Return the function that publishes the arguments, or stdin, and returns the exit code.
 
     arguments: NAME=VALUE words; none, or a single "-", stands for stdin.
     options: see open_sink().
+    reader: see publish_stream().
 
     Raises ValueError for a mistake in the arguments or the settings. The function raises
     FifoError, and OSError (IOError on Python 2), if the arguments cannot be delivered.
     """
     sink = open_sink(options, notify=_report, alone=True)
     if arguments and list(arguments) != ["-"]:
-        pairs = parse_words([_decode_argument(argument) for argument in arguments])
+        pairs = parse_words([decode_argument(argument) for argument in arguments])
         lines = encode(pairs, sink.max_line_size)
         return lambda: _publish_lines(sink, lines)
     if not arguments and sys.stdin is not None and sys.stdin.isatty():
@@ -68,7 +68,7 @@ def _prepare(arguments, options):
             "nothing to publish: write NAME=VALUE, such as loss=0.42, or pipe records in, or "
             "give a single - to type them"
         )
-    return lambda: _publish_stdin(sink)
+    return lambda: _publish_stdin(sink, reader)
 
 
 def _publish_lines(sink, lines):
@@ -77,13 +77,13 @@ def _publish_lines(sink, lines):
     return PUBLISHED
 
 
-def _publish_stdin(sink):
-    # type: (Sink) -> int
+def _publish_stdin(sink, reader):
+    # type: (Sink, Any) -> int
     # Imported here because it needs json and re, which are slow to import.
     from benchmarkai.command.stream import StreamStopped, publish_stream
 
     try:
-        return REJECTED if publish_stream(sink, _report) else PUBLISHED
+        return REJECTED if publish_stream(sink, _report, reader) else PUBLISHED
     except StreamStopped as stop:
         consequence = "nothing from this line on was published"
         if stop.partly:
@@ -111,13 +111,3 @@ def _report(message):
 def _reason_of(error):
     # type: (BaseException) -> str
     return getattr(error, "strerror", None) or str(error)
-
-
-def _decode_argument(argument):
-    # type: (Any) -> str
-    """Return the argument as text. It is UTF-8, whatever the locale says."""
-    try:
-        data = argument if isinstance(argument, bytes) else os.fsencode(argument)  # novm
-        return decode_utf8(data)
-    except UnicodeDecodeError:
-        raise ValueError("%s is not UTF-8: write it in UTF-8" % short_repr(argument))

@@ -5,6 +5,7 @@ import os
 import click
 
 from benchmarkai import __version__, settings
+from benchmarkai.command.words import decode_argument
 from benchmarkai.errors import short_repr
 from benchmarkai.stdout import StdoutSink, write_stderr
 
@@ -12,7 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple  # noqa: F401
 
-    _Prepare = Callable[[Sequence[str], Mapping[str, Tuple[str, str]]], Callable[[], int]]
+    from benchmarkai.command.patterns import PatternReader  # noqa: F401
+
+    _Prepare = Callable[..., Callable[[], int]]
 
 _HELP = """Publish metrics of a benchmark, as JSON, to stdout or to a named pipe.
 
@@ -24,6 +27,10 @@ _HELP = """Publish metrics of a benchmark, as JSON, to stdout or to a named pipe
   $ echo '{"alexnet.latency": 0.42}' | bai-emit
   {"alexnet.latency": 0.42}
   $ ./my_benchmark | bai-emit          # one record per line, published as it arrives
+  $ echo 'epoch 3, loss: 0.42' | bai-emit --pattern 'loss=loss: (\\S+)'
+  {"loss": 0.42}
+  $ bai-emit --time build.seconds jobs=4 -- make -j4
+  {"build.seconds": 12.034127, "jobs": 4}
 
 Without arguments, or with a single -, bai-emit reads records from stdin: JSON objects, or lines
 of NAME=VALUE words. Names that start with "-" go after --.
@@ -42,8 +49,9 @@ def run(arguments, prepare, completing):
     # type: (List[str], _Prepare, bool) -> int
     """Run the click command with these arguments, and return the exit code.
 
-    prepare: called with the words, and the options as open_sink() takes them. It returns the
-        function that publishes, or raises ValueError for a mistake in them.
+    prepare: called with the words, the options as open_sink() takes them, and the reader as
+        publish_stream() takes it. It returns the function that publishes, or raises ValueError
+        for a mistake in them.
     completing: whether a shell asks for completions.
     """
     if completing:
@@ -80,7 +88,22 @@ def _complete(arguments, prepare):
             "or unset it\n" % short_repr(os.environ["_BAI_EMIT_COMPLETE"])
         )
         return click.UsageError.exit_code
-    return code or 0  # type: ignore[no-any-return]
+    return code or 0
+
+
+class _Command(click.Command):
+    """What follows the first -- is the command of --time, or more arguments."""
+
+    def parse_args(self, context, arguments):
+        # type: (click.Context, List[str]) -> List[str]
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        rest = super(_Command, self).parse_args(context, arguments[:end])
+        after = tuple(arguments[end + 1 :])
+        if context.params.get("time") is None:
+            context.params["words"] = (context.params["words"] or ()) + after
+            after = ()
+        context.params["command"] = after
+        return rest
 
 
 def _print(text):
@@ -111,7 +134,21 @@ def _check(check):
 def _check_not_empty(name, value):
     # type: (str, str) -> None
     if not value:
-        raise ValueError("%s is empty: give the path of the pipe" % name)
+        what = "the path of the pipe" if name == "--fifo" else "the name of the metric"
+        raise ValueError("%s is empty: give %s" % (name, what))
+
+
+def _parse_patterns(context, parameter, values):
+    # type: (click.Context, click.Parameter, Sequence[str]) -> Optional[PatternReader]
+    if not values:
+        return None
+    # Imported here because completion and help do not need it.
+    from benchmarkai.command.patterns import Pattern, PatternReader
+
+    try:
+        return PatternReader([Pattern(decode_argument(value)) for value in values])
+    except ValueError as error:
+        raise click.UsageError("--pattern: %s" % error, context)
 
 
 def _option(name, variable, text, **attributes):
@@ -119,8 +156,8 @@ def _option(name, variable, text, **attributes):
     return click.Option([name], help="%s  [env var: %s]" % (text, variable), **attributes)
 
 
-def _run(mode, fifo, max_wait, wait_step, words):
-    # type: (Optional[str], Optional[str], Optional[str], Optional[str], Tuple[str, ...]) -> int
+def _run(mode, fifo, max_wait, wait_step, pattern, time, words, command):
+    # type: (Optional[str], Optional[str], Optional[str], Optional[str], Optional[PatternReader], Optional[str], Tuple[str, ...], Tuple[str, ...]) -> int  # noqa: E501
     context = click.get_current_context()
     if fifo and mode == "stdout":
         raise click.UsageError("--fifo means --mode fifo: leave one of them out", context)
@@ -131,14 +168,42 @@ def _run(mode, fifo, max_wait, wait_step, words):
         (settings.WAIT_STEP, "--wait-step", wait_step),
     )
     options = {variable: (name, text) for variable, name, text in given if text is not None}
+    if pattern is not None and (time is not None or words not in ((), ("-",))):
+        other = "--time" if time is not None else short_repr(words[0])
+        raise click.UsageError("--pattern reads stdin: leave %s out" % other, context)
     try:
-        publish = context.obj(words, options)
+        if time is not None:
+            # Mistakes in the arguments are found before the command runs.
+            context.obj((time + "=0",) + words, options)
+            code, seconds = _run_and_measure(context, command)
+            if code:
+                return code
+            words = ("%s=%r" % (time, round(seconds, 6)),) + words
+        publish = context.obj(words, options, pattern)
     except ValueError as error:
         raise click.UsageError(str(error), context)
     return publish()  # type: ignore[no-any-return]
 
 
-bai_emit = click.Command(
+def _run_and_measure(context, command):
+    # type: (click.Context, Sequence[str]) -> Tuple[int, float]
+    if not command:
+        raise click.UsageError(
+            "--time has no command: put one after --, as in bai-emit --time build.seconds -- make",
+            context,
+        )
+    # Imported here because only this needs subprocess, which is slow to import.
+    from benchmarkai.child import CommandError
+    from benchmarkai.command.timing import run_and_measure
+
+    try:
+        return run_and_measure(command)
+    except CommandError as error:
+        write_stderr("bai-emit: cannot run %s: %s\n" % (short_repr(command[0]), error))
+        return error.exit_code, 0.0
+
+
+bai_emit = _Command(
     "bai-emit",
     callback=_run,
     help=_HELP,
@@ -146,7 +211,9 @@ bai_emit = click.Command(
     add_help_option=False,
     context_settings={"max_content_width": 100},
     params=[
-        click.Argument(["words"], metavar="[NAME=VALUE]...", nargs=-1, type=click.UNPROCESSED),
+        click.Argument(
+            ["words"], metavar="[NAME=VALUE]... [-- COMMAND...]", nargs=-1, type=click.UNPROCESSED
+        ),
         _option(
             "--mode",
             settings.MODE,
@@ -174,6 +241,23 @@ bai_emit = click.Command(
             "Time between checks for the pipe. Default: %s" % settings.DEFAULT_WAIT_STEP,
             metavar="SECONDS",
             callback=_check(settings.parse_positive_seconds),
+        ),
+        click.Option(
+            ["--pattern"],
+            metavar="NAME=REGEX",
+            multiple=True,
+            type=click.UNPROCESSED,
+            callback=_parse_patterns,
+            help="Search each line of stdin for the regular expression (Python's re), and publish "
+            "its group 1, or all of the match, as NAME. Repeatable.",
+        ),
+        click.Option(
+            ["--time"],
+            metavar="NAME",
+            type=click.UNPROCESSED,
+            callback=_check(_check_not_empty),
+            help="Run the command after --, and publish the seconds that it takes as NAME, unless "
+            "it fails. Exits with its exit code.",
         ),
         click.Option(
             ["--version"],

@@ -38,9 +38,18 @@ class Record(namedtuple("Record", "line pairs")):
 
 
 class Problem(namedtuple("Problem", "line message")):
-    """Why a record is rejected, and the number of the line where it starts."""
+    """Why a record is rejected, and the number of the line where it starts.
+
+    The line is None for a problem of the stream as a whole.
+    """
 
     __slots__ = ()
+
+    def text(self):
+        # type: () -> str
+        if self.line is None:
+            return self.message  # type: ignore[no-any-return]
+        return "line %d: %s" % (self.line, self.message)
 
 
 class RecordReader(object):

@@ -12,8 +12,9 @@ from benchmarkai.polling import POLLIN, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Sequence, Tuple  # noqa: F401
+    from typing import Any, Callable, List, Optional, Sequence, Tuple, Union  # noqa: F401
 
+    from benchmarkai.command.patterns import PatternReader  # noqa: F401
     from benchmarkai.settings import Sink  # noqa: F401
 
 _BLOCK_SIZE = 1 << 13  # bytes; larger blocks take more memory, and are not faster
@@ -35,15 +36,17 @@ class StreamStopped(Exception):
         self.partly = partly
 
 
-def publish_stream(sink, report):
-    # type: (Sink, Callable[[str], None]) -> bool
+def publish_stream(sink, report, reader=None):
+    # type: (Sink, Callable[[str], None], Optional[Union[RecordReader, PatternReader]]) -> bool
     """Publish the records on stdin until it ends. Return whether any were rejected.
 
     report: called with a text for each record that is rejected.
+    reader: finds the records; a RecordReader if it is None.
 
     Raises StreamStopped.
     """
-    reader = RecordReader()
+    if reader is None:
+        reader = RecordReader()
     rejected = False
     while True:
         try:
@@ -58,17 +61,17 @@ def publish_stream(sink, report):
                 batch.add_encoded(found.line, found.text)
                 continue
             if isinstance(found, Problem):
-                problem = found.message
+                problem = found
             else:
                 try:
                     lines = encode(found.pairs, sink.max_line_size)
                 except (TypeError, ValueError) as error:
-                    problem = str(error)
+                    problem = Problem(found.line, str(error))
                 else:
                     batch.add(found.line, lines)
                     continue
             rejected = True
-            report("line %d: %s" % (found.line, problem))
+            report(problem.text())
         batch.write()
         if not block:
             return rejected

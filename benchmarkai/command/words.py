@@ -1,11 +1,14 @@
 """NAME=VALUE words into names and numbers. Pure functions."""
 
+import os
+
+from benchmarkai._compat import decode_utf8
 from benchmarkai.errors import short_repr
 from benchmarkai.metrics import MAX_DIGITS, check_unique
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Tuple, Union  # noqa: F401
+    from typing import Any, Iterable, List, Tuple, Union  # noqa: F401
 
 _NUMBER_CHARACTERS = "0123456789.eE+-"
 
@@ -38,6 +41,19 @@ def parse_words(words):
     if len(pairs) > 1:
         check_unique(pairs)
     return pairs
+
+
+def decode_argument(argument):
+    # type: (Any) -> str
+    """Return an argument of the command line as text. It is UTF-8, whatever the locale says.
+
+    Raises ValueError if it is not.
+    """
+    try:
+        data = argument if isinstance(argument, bytes) else os.fsencode(argument)  # novm
+        return decode_utf8(data)
+    except UnicodeDecodeError:
+        raise ValueError("%s is not UTF-8: write it in UTF-8" % short_repr(argument))
 
 
 def parse_number(text, word):
@@ -84,7 +100,7 @@ def _explain(text, word):
     shown = short_repr(word)
     if not text:
         return "%s has no value: write NAME=VALUE, such as loss=0.42" % shown
-    if "," in text and text.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit():
+    if "," in text[:-1] and text.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit():
         return (
             "the value of %s has a comma: write a point, such as 0.42 (programs print it if run "
             "with LC_NUMERIC=C), and nothing between thousands" % shown

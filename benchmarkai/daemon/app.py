@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Callable, Mapping, Optional, Sequence
 
+from benchmarkai.child import CommandError
 from benchmarkai.daemon.backends.base import Backend
-from benchmarkai.daemon.child import CommandError
 from benchmarkai.daemon.database import SpoolError
 from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.log import count, log

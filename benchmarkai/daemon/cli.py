@@ -8,12 +8,12 @@ from typing import Any, List, Optional, Type
 import click
 
 from benchmarkai import __version__
+from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.log import count, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON
 from benchmarkai.daemon.outcome import Outcome
-from benchmarkai.daemon.signals import HANDLED_SIGNALS
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
 
@@ -47,7 +47,7 @@ def main() -> None:
         bai_daemon.main(prog_name="bai-daemon")
     finally:
         # The exit code is decided. A late signal must not change it.
-        for number in HANDLED_SIGNALS:
+        for number in PASSED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -15,8 +15,7 @@ class Outcome:
     stored: whether everything in the pipe reached the spool.
     failure: why the delivery ended early, if it did.
     last_error: why the last attempt to deliver failed, if it did.
-    command_code: the exit code of the command, a negative number for a signal; None if there
-        was no command.
+    command_code: the exit code of the command as a shell gives it; None if there was no command.
     """
 
     received: int
@@ -39,7 +38,4 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """The exit code of the command, or 1 if that is 0 and the outcome is not complete."""
-        code = self.command_code or 0
-        if code < 0:
-            code = 128 - code  # as in shells
-        return code or int(not self.is_complete)
+        return self.command_code or int(not self.is_complete)

@@ -1,10 +1,13 @@
 """The life of a daemon, from the first look into the pipe to the last delivery."""
 
+import os
 import select
+import signal
 import time
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence
 
-from benchmarkai.daemon.child import Child
+from benchmarkai import settings
+from benchmarkai.child import Child
 from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.intake import Flow, Intake
 from benchmarkai.daemon.log import count, log
@@ -46,13 +49,13 @@ class Service:
 
         Closes the pipe at the end, also one that was created again in its place.
 
-        Returns the exit code of the command, a negative number for a signal, or None.
+        Returns the exit code of the command as a shell gives it, or None without one.
 
         Raises child.CommandError.
         """
         try:
             if command:
-                self._child = Child(command, self._pipe.path)
+                self._child = Child(command, _environment(self._pipe.path))
             self._delivery.start()
             flow = Flow.IDLE
             while not self._is_over():
@@ -69,7 +72,8 @@ class Service:
         if self._child is None:
             return bool(signals) or self._delivery.failure is not None
         for number in signals:
-            self._child.send(number)
+            if self._child.send(number):
+                log.info("passed %s on to the command", signal.Signals(number).name)
         return self._child.poll() is not None
 
     def _wait(self, flow: Flow) -> None:
@@ -129,3 +133,12 @@ class Service:
                 break
             self._delivery.join(0.05)
         self._delivery.stop()
+
+
+def _environment(fifo: str) -> Dict[str, str]:
+    """Return the environment of a command that publishes to the pipe at the path."""
+    # The daemon's own settings, which may be secrets, do not concern the command.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BAI_DAEMON_")}
+    env[settings.MODE] = "fifo"
+    env[settings.FIFO_PATH] = os.path.abspath(fifo)
+    return env

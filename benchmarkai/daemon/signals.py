@@ -6,15 +6,9 @@ import signal
 from types import FrameType
 from typing import Callable, List, Optional
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from benchmarkai.child import PASSED_SIGNALS
 
-# With a command, all of these are handled, and passed on to it.
-HANDLED_SIGNALS = STOP_SIGNALS + (
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
@@ -27,7 +21,7 @@ class Signals:
     """
 
     def __init__(self, with_command: bool) -> None:
-        self._numbers = HANDLED_SIGNALS if with_command else STOP_SIGNALS
+        self._numbers = PASSED_SIGNALS if with_command else STOP_SIGNALS
         self._received: List[int] = []
 
     def __enter__(self) -> "Signals":

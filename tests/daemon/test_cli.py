@@ -136,7 +136,7 @@ def test_signals_are_passed_on_to_the_command(number):
     process.send_signal(number)
     result = finish(process)
     assert (result.code, result.out) == (7, f"got {int(number)}\n")
-    assert f"passing {number.name} on to the command" in result.err
+    assert f"passed {number.name} on to the command" in result.err
 
 
 # Runs its arguments on a terminal of its own, types Ctrl-C once they print "ready", and prints
@@ -175,7 +175,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once():
     result = run([sys.executable, "-c", TERMINAL, *command])
     assert result.code == 0, result.out
     assert "received 1\r\n" in result.out
-    assert "passing SIGINT on" not in result.out
+    assert "passed SIGINT on" not in result.out
 
 
 def test_background_processes_of_the_command_are_not_waited_for():

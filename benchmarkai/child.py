@@ -1,0 +1,106 @@
+"""A command that bai-emit or bai-daemon runs: its start, its signals, and its exit code."""
+
+import os
+import signal
+import subprocess
+
+from benchmarkai._compat import PY2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping, Optional, Sequence  # noqa: F401
+
+# The signals that are passed on to a command.
+PASSED_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+# A terminal sends these to all processes in its foreground, the command among them.
+_TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
+
+
+class CommandError(Exception):
+    """The command cannot be started.
+
+    exit_code: the exit code that a shell gives for the reason.
+    """
+
+    def __init__(self, reason, exit_code):
+        # type: (str, int) -> None
+        super(CommandError, self).__init__(reason)
+        self.exit_code = exit_code
+
+
+class Child(object):
+    """A running command. It has the standard streams and the inherited descriptors of this process.
+
+    command: the program and its arguments.
+    env: its environment; None leaves it that of this process.
+
+    Raises CommandError.
+    """
+
+    def __init__(self, command, env=None):
+        # type: (Sequence[str], Optional[Mapping[str, str]]) -> None
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=env,
+                close_fds=False,  # Python's own are not inheritable
+                # Python ignores SIGPIPE. Only Python 3 restores it by itself.
+                preexec_fn=_restore_sigpipe if PY2 else None,
+            )
+        except (EnvironmentError, TypeError, ValueError) as error:  # NUL in an argument
+            code = 127 if isinstance(error, EnvironmentError) and error.errno == 2 else 126
+            raise CommandError(getattr(error, "strerror", None) or str(error), code)
+
+    def send(self, number):
+        # type: (int) -> bool
+        """Pass a signal on to the command, unless it has come to both from the terminal.
+
+        Return whether it was passed on.
+        """
+        if number in _TERMINAL_SIGNALS and _is_in_foreground():
+            return False
+        self._process.send_signal(number)
+        return True
+
+    def poll(self):
+        # type: () -> Optional[int]
+        """Return the exit code of the command, or None as long as it runs.
+
+        It is 128 + N if signal N has ended the command, as in shells.
+        """
+        code = self._process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def wait(self):
+        # type: () -> int
+        """Like poll(), but wait until the command ends."""
+        code = self._process.wait()
+        return code if code >= 0 else 128 - code
+
+
+def _restore_sigpipe():
+    # type: () -> None
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def _is_in_foreground():
+    # type: () -> bool
+    """Return whether there is a terminal that sends its signals to this process."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except EnvironmentError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except EnvironmentError:
+        return False
+    finally:
+        os.close(terminal)

@@ -1,0 +1,46 @@
+"""bai-emit --time: run a command, and measure how long it takes."""
+
+import signal
+
+from benchmarkai._compat import monotonic
+from benchmarkai.child import PASSED_SIGNALS, Child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, Sequence, Tuple  # noqa: F401
+
+
+def run_and_measure(command):
+    # type: (Sequence[str]) -> Tuple[int, float]
+    """Run the command to its end; return its exit code, as a shell gives it, and its seconds.
+
+    Signals are passed on to it meanwhile, except those that this process ignores.
+
+    Raises child.CommandError.
+    """
+    signals = []  # type: List[int]
+    children = []  # type: List[Child]
+
+    def pass_on(*_):
+        # type: (*Any) -> None
+        while children and signals:
+            children[0].send(signals.pop(0))
+
+    def handle(number, frame):
+        # type: (int, Any) -> None
+        signals.append(number)
+        pass_on()
+
+    handlers = [(number, signal.getsignal(number)) for number in PASSED_SIGNALS]
+    handlers = [pair for pair in handlers if pair[1] is not signal.SIG_IGN]
+    for number, _ in handlers:
+        signal.signal(number, handle)
+    try:
+        start = monotonic()
+        children.append(Child(command))
+        pass_on()  # what has arrived before
+        code = children[0].wait()
+        return code, monotonic() - start
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
