@@ -211,9 +211,7 @@ bai_emit = _Command(
     add_help_option=False,
     context_settings={"max_content_width": 100},
     params=[
-        click.Argument(
-            ["words"], metavar="[NAME=VALUE]... [-- COMMAND...]", nargs=-1, type=click.UNPROCESSED
-        ),
+        click.Argument(["words"], metavar="[NAME=VALUE]...", nargs=-1, type=click.UNPROCESSED),
         _option(
             "--mode",
             settings.MODE,

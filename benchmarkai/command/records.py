@@ -172,14 +172,25 @@ class _PartialObject(object):
         self.lines = []  # type: List[str]
         self.size = 0
         self._open = []  # type: List[str]  # brackets
-        self._last = ""  # the last character; a quote for a string
+        self._last_line = ""  # that is not blank
         self.problem = None  # type: Optional[str]
 
     def add(self, text, problem):
         # type: (str, Optional[str]) -> None
-        # Without escapes, every second part between quotes is outside of the strings.
-        parts = text.replace("\\\\", "").replace('\\"', "").split('"')
-        unquoted = '"'.join(parts[::2])
+        parts, unquoted = _split_strings(text)
+        if "{" in unquoted or "}" in unquoted or "[" in unquoted or "]" in unquoted:
+            self._follow(unquoted)
+        if len(parts) % 2 == 0 and text.endswith("}"):
+            self._open = []  # a string is not closed, but the line ends like an object
+        self.problem = self.problem or problem
+        self.lines.append(text)
+        self._last_line = text or self._last_line
+        self.size += len(text) + 1
+        if self.size > MAX_RECORD_SIZE + 1:
+            self.reject_as_too_long()
+
+    def _follow(self, unquoted):
+        # type: (str) -> None
         for bracket in _BRACKET.findall(unquoted):
             if bracket in "{[":
                 self._open.append(bracket)
@@ -188,14 +199,6 @@ class _PartialObject(object):
                     pass
             elif self._open[-1:] == ["["]:
                 self._open.pop()
-        self._last = unquoted.rstrip()[-1:] or self._last
-        if len(parts) % 2 == 0 and text.endswith("}"):
-            self._open = []  # a string is not closed, but the line ends like an object
-        self.problem = self.problem or problem
-        self.lines.append(text)
-        self.size += len(text) + 1
-        if self.size > MAX_RECORD_SIZE + 1:
-            self.reject_as_too_long()
 
     def is_open(self):
         # type: () -> bool
@@ -204,7 +207,8 @@ class _PartialObject(object):
     def expects_value(self):
         # type: () -> bool
         """Return whether JSON allows an object next: this one is nested, and its parts are too."""
-        return self._last in (":", "[") or (self._last == "," and self._open[-1:] == ["["])
+        last = _split_strings(self._last_line)[1].rstrip()[-1:]
+        return last in (":", "[") or (last == "," and self._open[-1:] == ["["])
 
     def reject_as_too_long(self):
         # type: () -> None
@@ -216,6 +220,14 @@ class _PartialObject(object):
         if self.problem:
             raise ValueError(self.problem)
         return parse_object("\n".join(self.lines))
+
+
+def _split_strings(text):
+    # type: (str) -> Tuple[List[str], str]
+    """Return the parts of a JSON text between quotes, and the text with a quote for each string."""
+    # Without escapes, every second part is outside of the strings.
+    parts = text.replace("\\\\", "").replace('\\"', "").split('"')
+    return parts, '"'.join(parts[::2])
 
 
 def _parse(line, parse, *arguments):

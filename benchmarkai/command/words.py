@@ -32,7 +32,7 @@ def parse_words(words):
                 "%s has no name: write NAME=VALUE, such as loss=0.42" % short_repr(word)
             )
         value = parse_number(text, word)
-        if _has_space_after_number(name):
+        if "=" in name and _has_space_after_number(name):
             raise ValueError(
                 "%s looks like several metrics: make each NAME=VALUE an argument of its own (on "
                 "stdin, separate them with plain spaces)" % short_repr(word)
@@ -64,14 +64,6 @@ def parse_number(text, word):
 
     Raises ValueError for any other text.
     """
-    number = _number_of(text)
-    if number is None:
-        raise ValueError(_explain(text, word))
-    return number
-
-
-def _number_of(text):
-    # type: (str) -> Union[int, float, None]
     unsigned = text.lstrip("+-")
     if not text.strip(_NUMBER_CHARACTERS) and not (unsigned[:1] == "0" and unsigned[1:2].isdigit()):
         try:
@@ -81,7 +73,7 @@ def _number_of(text):
                     return number
         except ValueError:
             pass
-    return None
+    raise ValueError(_explain(text, word))
 
 
 def _has_space_after_number(name):
@@ -89,8 +81,12 @@ def _has_space_after_number(name):
     """Return whether the name is like 'a=1 b', which a missing or a superfluous quote makes."""
     for part in (name + "x").split()[:-1]:
         _, equals, text = part.rstrip(",;").rpartition("=")
-        if equals and _number_of(text) is not None:
-            return True
+        try:
+            if equals:
+                parse_number(text, part)
+                return True
+        except ValueError:
+            pass
     return False
 
 

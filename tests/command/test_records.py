@@ -170,6 +170,13 @@ def test_an_object_that_exceeds_the_limit_is_rejected_once():
     assert bad == [(1, "the record is longer than 1048576 bytes: split it")]
 
 
+def test_no_part_of_a_nested_object_that_exceeds_the_limit_is_published():
+    data = b'{"a": [\n' + b'{\n"name": 1\n},\n' * 200000 + b']}\n{"b": 2}\n'
+    good, bad = read(data, 1 << 16)
+    assert good == [(600003, {"b": 2})]
+    assert bad == [(1, "the record is longer than 1048576 bytes: split it")]
+
+
 def test_an_object_with_a_line_that_exceeds_the_limit_is_rejected_once():
     data = b'{"a": 1,\n"' + b"x" * (2 * MAX_RECORD_SIZE) + b'": 1,\n"z": 1}\n{"b": 2}\n'
     good, bad = read(data, 1 << 16)
