@@ -235,12 +235,13 @@ def test_ctrl_c_interrupts_a_write_that_nobody_reads():
 @pytest.mark.skipif(PY2, reason="Python 2 has no redirect_stdout()")
 def test_a_thread_that_replaces_stdout_disturbs_no_other():
     code = (
-        "import contextlib, io, sys, threading; from benchmarkai import emit\n"
+        "import contextlib, io, sys, threading, time; from benchmarkai import emit\n"
         "sys.setswitchinterval(1e-6)\n"
         "done = threading.Event()\n"
         "def redirect():\n"
         "    while not done.is_set():\n"
         "        with contextlib.redirect_stdout(io.StringIO()): print('hidden'); emit({'b': 1})\n"
+        "        time.sleep(0.0001)\n"
         "thread = threading.Thread(target=redirect); thread.start()\n"
         "try:\n"
         "    for index in range(%d): print('text'); emit({'a': index})\n"

@@ -12,7 +12,7 @@ from benchmarkai.jsonlines import MAX_RECORD_SIZE, parse_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Optional, Sequence, Tuple, Union  # noqa: F401
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union  # noqa: F401
 
     _Found = Union["EncodedLines", "Record", "Problem"]
 
@@ -60,7 +60,8 @@ class RecordReader(object):
 
     Metrics are flat, so a line that starts with "{" where JSON allows no object, or that is a line
     of words, cannot be part of an object: if one arrives inside of an object, that object was not
-    closed.
+    closed. Where JSON allows an object, it is nested if the outer one is closed later; otherwise
+    it is a record.
     """
 
     def __init__(self):
@@ -85,7 +86,7 @@ class RecordReader(object):
         """Return the records that end with the stream."""
         lines = self._buffer.end()
         found = self._parse_lines(lines) if lines else []
-        return found + self._reject_open_object()
+        return found + self._reject_open_objects()
 
     def _parse_lines(self, lines):
         # type: (bytes) -> List[_Found]
@@ -120,10 +121,20 @@ class RecordReader(object):
                 short_repr(text),
                 error.start + 1,
             )
-        text = (text[1:] if text[:1] == _BOM else text).strip(" \t")
-        if text[:1] == "{" and not (self._object and self._object.expects_value()):
-            found = self._reject_open_object()
-            self._object = _PartialObject(self.line)
+        if text[:1] == _BOM:
+            text = text[1:]
+        return self._parse_text(text.strip(" \t"), problem)
+
+    def _parse_text(self, text, problem, may_nest=True):
+        # type: (str, Optional[str], bool) -> List[_Found]
+        if text[:1] == "{":
+            found = []  # type: List[_Found]
+            while self._object and not (may_nest and self._object.expects_value()):
+                found += self._reject(self._object)
+            if self._object:
+                self._object.start_nested()
+            else:
+                self._object = _PartialObject(self.line)
             return found + self._continue_object(self._object, text, problem)
         if self._object is None:
             if problem:
@@ -132,7 +143,7 @@ class RecordReader(object):
         if "=" in text and not problem:
             record = _parse(self.line, _parse_line_of_words, text)
             if isinstance(record, Record):
-                return self._reject_open_object() + [record]
+                return self._reject_open_objects() + [record]
         return self._continue_object(self._object, text, problem)
 
     def _continue_object(self, partial, text, problem):
@@ -143,22 +154,36 @@ class RecordReader(object):
         self._object = None
         return [_parse(partial.line, partial.parse)]
 
-    def _reject_open_object(self):
+    def _reject_open_objects(self):
         # type: () -> List[_Found]
-        partial, self._object = self._object, None
-        if partial is None:
-            return []
+        found = []  # type: List[_Found]
+        while self._object:
+            found += self._reject(self._object)
+        return found
+
+    def _reject(self, partial):
+        # type: (_PartialObject) -> List[_Found]
+        """Reject the open object. What seemed to be nested in it is a record after all."""
+        self._object = None
         if partial.problem is None:
             start = short_repr(partial.lines[0][:80])
             partial.problem = 'the object that starts with %s is not closed: end it with "}"' % (
                 start
             )
-        return [_parse(partial.line, partial.parse)]
+        found = [_parse(partial.line, partial.parse)]  # type: List[_Found]
+        if partial.nested is not None:
+            line = self.line
+            for index in range(partial.nested, len(partial.lines)):
+                self.line = partial.line + index
+                text, problem = partial.lines[index], partial.problems.get(index)
+                found += self._parse_text(text, problem, may_nest=False)
+            self.line = line
+        return found
 
     def _reject_long_line(self, line):
         # type: (Union[bytes, bytearray]) -> List[_Found]
         if self._object is None or line[:16].lstrip()[:1] == b"{":
-            return self._reject_open_object() + [Problem(self.line, _TOO_LONG)]
+            return self._reject_open_objects() + [Problem(self.line, _TOO_LONG)]
         self._object.reject_as_too_long()
         return []
 
@@ -172,19 +197,26 @@ class _PartialObject(object):
         self.lines = []  # type: List[str]
         self.size = 0
         self._open = []  # type: List[str]  # brackets
-        self._last_line = ""  # that is not blank
+        self._end = ""  # the last line that is not blank, with a quote for each string
+        self.nested = None  # type: Optional[int]  # the line where a nested object may start
+        self.problems = {}  # type: Dict[int, str]  # of single lines
         self.problem = None  # type: Optional[str]
 
     def add(self, text, problem):
         # type: (str, Optional[str]) -> None
-        parts, unquoted = _split_strings(text)
+        # Without escapes, every second part between quotes is outside of the strings.
+        parts = text.replace("\\\\", "").replace('\\"', "").split('"')
+        unquoted = '"'.join(parts[::2])
         if "{" in unquoted or "}" in unquoted or "[" in unquoted or "]" in unquoted:
             self._follow(unquoted)
         if len(parts) % 2 == 0 and text.endswith("}"):
             self._open = []  # a string is not closed, but the line ends like an object
-        self.problem = self.problem or problem
+        if problem:
+            self.problem = self.problem or problem
+            self.problems[len(self.lines)] = problem
         self.lines.append(text)
-        self._last_line = text or self._last_line
+        if text:
+            self._end = unquoted
         self.size += len(text) + 1
         if self.size > MAX_RECORD_SIZE + 1:
             self.reject_as_too_long()
@@ -206,9 +238,14 @@ class _PartialObject(object):
 
     def expects_value(self):
         # type: () -> bool
-        """Return whether JSON allows an object next: this one is nested, and its parts are too."""
-        last = _split_strings(self._last_line)[1].rstrip()[-1:]
+        """Return whether JSON allows an object next."""
+        last = self._end.rstrip()[-1:]
         return last in (":", "[") or (last == "," and self._open[-1:] == ["["])
+
+    def start_nested(self):
+        # type: () -> None
+        if self.nested is None:
+            self.nested = len(self.lines)
 
     def reject_as_too_long(self):
         # type: () -> None
@@ -220,14 +257,6 @@ class _PartialObject(object):
         if self.problem:
             raise ValueError(self.problem)
         return parse_object("\n".join(self.lines))
-
-
-def _split_strings(text):
-    # type: (str) -> Tuple[List[str], str]
-    """Return the parts of a JSON text between quotes, and the text with a quote for each string."""
-    # Without escapes, every second part is outside of the strings.
-    parts = text.replace("\\\\", "").replace('\\"', "").split('"')
-    return parts, '"'.join(parts[::2])
 
 
 def _parse(line, parse, *arguments):

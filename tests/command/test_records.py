@@ -5,6 +5,7 @@ from __future__ import unicode_literals
 
 import gc
 import json
+import re
 
 import pytest
 
@@ -110,6 +111,20 @@ BAD = [
         [(9, {"b": 2})],
         [(1, "value of 'a' is a nested array")],
     ),
+    # where the outer object is not closed, what seems to be nested is a record
+    (b'{"a":\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a":\n{"b": 2}\n{"c": 3}\n', [(2, {"b": 2}), (3, {"c": 3})], [(1, "not closed")]),
+    (b'{"a": [\n{"b": 2}\nc=3\n', [(2, {"b": 2}), (3, {"c": 3})], [(1, "not closed")]),
+    (
+        b'{"a":\n{"b": [\n{"c": 3\n}\n{"d": 4}\n',
+        [(3, {"c": 3}), (5, {"d": 4})],
+        [(1, "not closed"), (2, "not closed")],
+    ),
+    (
+        b'{"a":\n{"\xff": 2}\n{"c": 3,\n"d": 4}\n',
+        [(3, {"c": 3, "d": 4})],
+        [(1, "not"), (2, "not UTF-8")],
+    ),
     (b'{"a": ":"\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
     (b'{"a": 1,\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
     (b'{"a": [1]\n,\n{"b": 2}\n', [(3, {"b": 2})], [(1, "not closed")]),
@@ -137,7 +152,7 @@ BAD = [
     (b'{"a\x00b": 1}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "is not one JSON object")]),
     (b'{"a": ' + b"1" * 10000 + b'}\n{"b": 2}\n', [(2, {"b": 2})], [(1, "4300 digits")]),
     (b'{"a": ' + b"[" * 100000 + b'}\n{"b": 2}\n', [(2, {"b": 2})], [(1, '\'{"a": [[[')]),
-    (b'{"a": ' + b'{"a": ' * 50000 + b'1\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
+    (b'{"a": ' + b'{"a": ' * 50000 + b'\n{"b": 2}\n', [(2, {"b": 2})], [(1, "not closed")]),
 ]
 
 
@@ -270,6 +285,40 @@ def test_every_good_object_is_found_among_any_other_lines(parts, size):
     for metrics in expected:
         assert metrics in found[position:]
         position = found.index(metrics, position) + 1
+
+
+nested = strategies.recursive(
+    numbers,
+    lambda values: (
+        strategies.lists(values, max_size=3) | strategies.dictionaries(names, values, max_size=3)
+    ),
+)
+
+
+@hypothesis.given(
+    strategies.lists(
+        strategies.tuples(strategies.dictionaries(names, nested, min_size=1, max_size=3), styles),
+        max_size=5,
+    ),
+    strategies.randoms(use_true_random=False),
+)
+def test_of_a_nested_object_no_part_is_published_wherever_its_lines_end(parts, random):
+    data, expected, rejected = "", [], []
+    for metrics, style in parts:
+        line = data.count("\n") + 1
+        if any(isinstance(value, (list, dict)) for value in metrics.values()):
+            rejected.append(line)
+        else:
+            expected.append((line, metrics))
+        # A line break after or before any token outside of strings.
+        for token in re.findall(
+            r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+', json.dumps(metrics, **style)
+        ):
+            data += token + random.choice(["", "", " ", "\n"] if data[-1:] else [""])
+        data = data.rstrip("\n") + "\n"
+    good, bad = read(data.encode("ascii"), random.randint(1, 50))
+    assert good == expected
+    assert [line for line, _ in bad] == rejected
 
 
 @hypothesis.given(strategies.binary(), strategies.integers(min_value=1, max_value=100))
