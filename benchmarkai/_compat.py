@@ -17,6 +17,7 @@ integer_types = (int, type(2**64))
 # these modules.
 if PY2:
     from _abcoll import Mapping  # novm
+    from thread import _count as thread_count  # novm
     from thread import get_ident  # novm
 
     def monotonic():
@@ -43,6 +44,7 @@ if PY2:
 
 else:
     from _collections_abc import Mapping  # novm
+    from _thread import _count as thread_count  # novm
     from _thread import get_ident  # novm
     from time import monotonic  # novm
 
@@ -60,4 +62,5 @@ __all__ = [
     "integer_types",
     "monotonic",
     "text_types",
+    "thread_count",
 ]

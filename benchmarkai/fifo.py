@@ -35,24 +35,24 @@ _FLAGS = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_CLOEXEC", 0)
 _HAS_FORK_HOOK = hasattr(os, "register_at_fork")
 
 
-def _move_high(descriptor):
+def _duplicate_high(descriptor):
     # type: (int) -> int
-    """Move the descriptor to a number far above those that the program gets for its files.
+    """Return a duplicate with a number far above those that the program gets for its files.
 
     Otherwise a program that started with its stdout closed would print into the pipe, and one
-    that closes all descriptors and then opens a file would receive the metrics in it.
+    that closes all descriptors and then opens a file would receive the metrics in it. Returns the
+    descriptor itself if it is high.
     """
     duplicate = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
     for lowest in (_HIGH_DESCRIPTOR, 3):
-        if descriptor < lowest:
-            try:
-                high = fcntl.fcntl(descriptor, duplicate, lowest)
-            except EnvironmentError:
-                if lowest == _HIGH_DESCRIPTOR:  # the limit is lower, or nearly reached
-                    continue
+        if descriptor >= lowest:
+            break
+        try:
+            descriptor = fcntl.fcntl(descriptor, duplicate, lowest)
+            break
+        except EnvironmentError:
+            if lowest != _HIGH_DESCRIPTOR:  # the limit is lower, or nearly reached
                 raise
-            os.close(descriptor)
-            descriptor = high
     _close_on_exec(descriptor)
     return descriptor
 
@@ -129,7 +129,8 @@ class _Attempt(object):
                 notify("%s: waiting for up to %g s" % (reason, sink.max_wait))
             else:
                 limit = min(limit, _NOTICE_AFTER - waited)
-        return max(0.0, min(limit, sink.max_wait - waited, _MAX_SLEEP))
+        # Not less than a millisecond: the clock of Python 2 stands still for ten.
+        return max(0.001, min(limit, sink.max_wait - waited, _MAX_SLEEP))
 
     def error(self, kind, reason, remedy=None):
         # type: (Type[FifoError], str, Optional[str]) -> FifoError
@@ -182,6 +183,7 @@ class FifoSink(object):
         self._identities = ()  # type: Tuple[Tuple[int, int], ...]
         self._process = os.getpid()
         self._forked = False
+        self._reopen = False
         if _HAS_FORK_HOOK:
             os.register_at_fork(after_in_child=self._suspect)  # novm
 
@@ -203,6 +205,10 @@ class FifoSink(object):
             self._process = os.getpid()
             self._forked = False
         attempt = None
+        if self._reopen and not self._is_in_place():
+            attempt = _Attempt(self, lines)
+            self._open(attempt)
+        self._reopen = False
         for index, line in enumerate(lines):
             data = line.encode("ascii")
             while True:
@@ -231,7 +237,7 @@ class FifoSink(object):
         elif failure.errno == errno.EAGAIN:
             reason = "nobody has read the full pipe %r" % self.path
             if attempt.is_over():
-                self._reopen_on_next_write()
+                self._reopen = True  # the path may lead to another pipe by then
                 raise attempt.error(FifoNotReadInTimeError, reason)
             wait_for(POLLOUT, descriptor, attempt.pause(reason, self.max_wait))
         elif failure.errno == errno.EPIPE:
@@ -251,6 +257,15 @@ class FifoSink(object):
         """Return whether the descriptor still is a pipe that this sink has opened."""
         try:
             return _identity(descriptor) in self._identities
+        except EnvironmentError:
+            return False
+
+    def _is_in_place(self):
+        # type: () -> bool
+        """Return whether the path leads to the pipe that is open."""
+        try:
+            status = os.stat(self.path)
+            return (status.st_dev, status.st_ino) == _identity(self._descriptor)
         except EnvironmentError:
             return False
 
@@ -295,13 +310,18 @@ class FifoSink(object):
         # type: (_Attempt) -> int
         # Checked before open() too, because opening some devices has an effect.
         self._check(os.stat(self.path), attempt)
-        descriptor = os.open(self.path, _FLAGS)
+        low = high = os.open(self.path, _FLAGS)
         try:
-            self._check(os.fstat(descriptor), attempt)
-            return _move_high(descriptor)
+            self._check(os.fstat(low), attempt)
+            high = _duplicate_high(low)
+            return high
         except BaseException:
-            os.close(descriptor)
+            high = -1
             raise
+        finally:
+            # In one place, because a number that is closed twice may be that of another file.
+            if high != low:
+                os.close(low)
 
     def _check(self, status, attempt):
         # type: (os.stat_result, _Attempt) -> None
@@ -327,16 +347,3 @@ class FifoSink(object):
         if attempt.is_over():
             raise attempt.error(kind, reason)
         _sleep(attempt.pause(reason, self.step))
-
-    def _reopen_on_next_write(self):
-        # type: () -> None
-        """Make the next write open the path again, which may lead to another pipe by then.
-
-        The descriptor keeps its number, but refers to a pipe without a reader.
-        """
-        try:
-            reader, writer = os.pipe()
-        except EnvironmentError:  # out of descriptors: the next write retries the same pipe
-            return
-        os.close(reader)
-        self._take(writer)

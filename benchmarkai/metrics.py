@@ -181,7 +181,7 @@ def _encode_number(name, value):
     if isinstance(value, (bool, bytes, type(None)) + text_types):
         raise TypeError(_not_a_number(name, value))
     if isinstance(value, float):
-        if not -_MAX_FLOAT <= float(value) <= _MAX_FLOAT:
+        if not -_MAX_FLOAT <= float.__float__(value) <= _MAX_FLOAT:
             raise ValueError(_not_finite(name, value))
         # Not repr(): that of a numpy float is np.float64(0.42).
         return float.__repr__(value)

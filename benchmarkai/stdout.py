@@ -5,12 +5,13 @@ import os
 import stat
 import sys
 import time
+from _weakref import ref
 
-from benchmarkai._compat import PY2, get_ident
+from benchmarkai._compat import PY2, get_ident, thread_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Optional, Sequence  # noqa: F401
+    from typing import Any, Callable, List, Optional, Sequence  # noqa: F401
 
 # The encodings that leave ASCII as it is.
 _ASCII_COMPATIBLE = (
@@ -36,11 +37,14 @@ class StdoutSink(object):
     def __init__(self, alone=False):
         # type: (bool) -> None
         self._alone = alone
-        # A stream with its encoding, its attributes and its raw file. It is one tuple because
-        # another thread may replace sys.stdout, and then this, at any moment.
-        self._target = (self, None, (), None)  # type: Any
-        # The stream on which a line was cut: the next one starts with a newline.
-        self._cut = sys.stdout if alone and _ends_inside_line(sys.stdout) else None  # type: Any
+        # A stream with its encoding, its attributes, its raw file, and the size up to which a
+        # write to it is atomic. It is one tuple because another thread may replace sys.stdout, and
+        # then this, at any moment.
+        self._target = (self, None, (), None, 0)  # type: Any
+        self._cut = []  # type: List[Any]  # where a line was cut: the next one starts on a new line
+        self._writing = []  # type: List[int]  # threads in the middle of a write that is not atomic
+        if alone and _ends_inside_line(sys.stdout):
+            self._cut.append(_file_of(sys.stdout, sys.stdout))
 
     def write(self, lines):
         # type: (Sequence[str]) -> None
@@ -68,7 +72,7 @@ class StdoutSink(object):
                     raise
                 code, written = errno.EDEADLK, 0
                 reason = (
-                    "a signal handler has interrupted a print() to the same stream: call emit() "
+                    "a signal handler has interrupted a write to the same stream: call emit() "
                     "after the handler"
                 )
             # Raised here because inside of the except clause it would carry a second traceback.
@@ -78,7 +82,7 @@ class StdoutSink(object):
 
     def _write(self, stream, text):
         # type: (Any, str) -> None
-        known, encoding, attributes, raw = self._target
+        known, encoding, attributes, raw, atomic_size = self._target
         if (
             stream is not known
             or stream.encoding is not encoding  # changed by reconfigure()
@@ -87,14 +91,20 @@ class StdoutSink(object):
             raw = raw_file_of(stream)
             if raw is not None:
                 attributes = getattr(stream, "__dict__", ())
-                self._target = (stream, stream.encoding, attributes, raw)
-        cut = self._cut is stream
+                atomic_size = _atomic_size(raw)
+                self._target = (stream, stream.encoding, attributes, raw, atomic_size)
+        if PY2 and not self._alone and thread_count():
+            # C may write the start of a line that another thread prints, and the rest later.
+            raw = None
+        if raw is None:
+            atomic_size = 0
+        cut = bool(self._cut) and _file_of(stream, raw) in self._cut
         if raw is not None and not self._alone:
             try:
                 if _is_blocking(raw.fileno()):
                     stream.flush()
                 else:
-                    _flush_non_blocking(stream, raw)
+                    _wait_in(stream, stream.flush)
             except RuntimeError as error:
                 # A signal handler has interrupted a print(), and cannot know how much of its text
                 # is out: the metrics get a line of their own.
@@ -104,21 +114,50 @@ class StdoutSink(object):
         if cut:
             text = "\n" + text
         try:
-            if raw is not None:
+            if raw is None:
+                _wait_in(stream, lambda: _write_to_stream(stream, text))
+            elif len(text) <= atomic_size:
                 write_all(raw, text.encode("ascii"))
             else:
-                stream.write(text)
-                if hasattr(stream, "flush"):
-                    stream.flush()
+                self._write_in_parts(raw, text.encode("ascii"))
         except BaseException as error:
             written = getattr(error, "written", None)  # None: unknown
-            if written != 0:
-                self._cut = stream
+            if written if written is not None else len(text) > atomic_size:
+                self._cut = self._cut[-15:] + [_file_of(stream, raw)]
             if cut and written:
                 error.written = written - 1  # type: ignore[attr-defined]
             raise
         if cut:
-            self._cut = None
+            self._cut = [file for file in self._cut if file != _file_of(stream, raw)]
+
+    def _write_in_parts(self, raw, data):
+        # type: (Any, bytes) -> None
+        thread = get_ident()
+        if thread in self._writing:
+            error = RuntimeError("reentrant call of emit()")
+            error.written = 0  # type: ignore[attr-defined]
+            raise error
+        self._writing.append(thread)
+        try:
+            write_all(raw, data)
+        finally:
+            self._writing.remove(thread)
+
+
+def _write_to_stream(stream, text):
+    # type: (Any, str) -> None
+    try:
+        stream.write(text)
+    except TypeError:
+        if not PY2:
+            raise
+        stream.write(text.decode("ascii"))  # as the module io wants it
+    try:
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except ValueError:
+        if not _is_closed(stream):  # by another thread; that has flushed it
+            raise
 
 
 def raw_file_of(stream):
@@ -137,32 +176,66 @@ def raw_file_of(stream):
     """
     if _is_closed(stream):
         raise IOError(errno.EBADF, os.strerror(errno.EBADF))
-    kind = type(stream)
-    # Compared by name, because Python 2 would have to import io for the type.
-    if (kind.__module__, kind.__name__) != ("_io", "TextIOWrapper"):
-        return _RawFile(stream) if PY2 and kind is file else None  # noqa: F821
-    raw = getattr(stream.buffer, "raw", stream.buffer)
-    if (
-        type(raw).__name__ == "FileIO"
-        and stream.encoding.lower() in _ASCII_COMPATIBLE
-        and "write" not in stream.__dict__
-    ):
-        return raw if _is_standard(stream) else _RawFile(stream)
-    return None
+    if PY2 and type(stream) is file:  # noqa: F821
+        return _RawFile(stream)
+    raw = _raw_of_text(stream)
+    if raw is None or stream.encoding.lower() not in _ASCII_COMPATIBLE:
+        return None
+    for part in (stream, stream.buffer):
+        write = getattr(part, "__dict__", {}).get("write")
+        if write is not None and getattr(write, "__module__", None) != __name__:
+            return None
+    return raw if _is_standard(stream) and not PY2 else _RawFile(stream)
+
+
+def _raw_of_text(stream):
+    # type: (Any) -> Any
+    """Return the FileIO under an io.TextIOWrapper, or None for any other stream."""
+    # Compared by name, because Python 2 would have to import io for the types.
+    if _name_of_type(stream) != "_io.TextIOWrapper":
+        return None
+    buffer = stream.buffer
+    raw = buffer.raw if _name_of_type(buffer) == "_io.BufferedWriter" else buffer
+    return raw if _name_of_type(raw) == "_io.FileIO" else None
+
+
+def _name_of_type(value):
+    # type: (Any) -> str
+    return type(value).__module__ + "." + type(value).__name__
 
 
 def _is_closed(stream):
     # type: (Any) -> bool
     try:
-        return stream is None or getattr(stream, "closed", False)
+        return stream is None or getattr(stream, "closed", False) is True
     except ValueError:  # detached
         return True
 
 
 def _is_reentrant(error):
     # type: (RuntimeError) -> bool
-    """Return whether a buffer of io raised the error because its own code was interrupted."""
+    """Return whether code that must not be interrupted by itself raised the error."""
     return str(error).startswith("reentrant call")
+
+
+def _atomic_size(raw):
+    # type: (Any) -> float
+    """Return up to how many bytes a write to the file is done whole or not at all."""
+    descriptor = raw.fileno()
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return float("inf")
+    return os.fpathconf(descriptor, "PC_PIPE_BUF") if stat.S_ISFIFO(mode) else 0
+
+
+def _file_of(stream, raw):
+    # type: (Any, Any) -> Any
+    """Return what identifies the file of a stream."""
+    try:
+        status = os.fstat(raw.fileno())
+        return status.st_dev, status.st_ino
+    except (AttributeError, EnvironmentError, ValueError):
+        return stream
 
 
 class _RawFile(object):
@@ -181,9 +254,15 @@ class _RawFile(object):
 
     def write(self, data):
         # type: (bytes) -> Optional[int]
-        if _is_standard(self._stream):
-            return self._write(self.fileno(), data)
-        descriptor = os.dup(self.fileno())
+        number = self.fileno()
+        if not thread_count() or _is_standard(self._stream):
+            return self._write(number, data)
+        try:
+            descriptor = os.dup(number)
+        except EnvironmentError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return self._write(number, data)
         try:
             # If it still is open, it was open when it was duplicated.
             if self._stream.closed:
@@ -268,74 +347,34 @@ def _ends_inside_line(stream):
         return False
 
 
-# The threads in _flush_non_blocking(), once for each call.
-_flushing = []  # type: List[int]
-
-
-def _flush_non_blocking(stream, raw):
-    # type: (Any, Any) -> None
-    """Flush a stream of Python 3 whose file is non-blocking.
-
-    TextIOWrapper.flush() drops what its buffer does not accept at once. So the buffer gets a
-    write() that waits, for the flush() of this thread alone: the program's own calls raise
-    BlockingIOError as before. It stays, because other threads may be in the middle of it.
-    """
-    buffer = stream.buffer
-    if not hasattr(buffer, "raw"):  # python -u: there is nothing to flush
-        return
-    if "write" not in buffer.__dict__:
-        accept = buffer.write
-
-        def write(data):
-            # type: (bytes) -> int
-            if get_ident() not in _flushing:
-                return accept(data)  # type: ignore[no-any-return]
-            size = len(data)
-            while True:
-                try:
-                    accept(data)
-                    return size
-                except BlockingIOError as error:  # novm
-                    data = data[error.characters_written :]
-                _wait_for_room(raw)
-
-        buffer.write = write
-    _flushing.append(get_ident())
-    try:
-        while True:
-            try:
-                return stream.flush()  # type: ignore[no-any-return]
-            except BlockingIOError:  # novm
-                _wait_for_room(raw)
-    finally:
-        _flushing.remove(get_ident())
-
-
 if PY2:
 
     def _is_blocking(descriptor):
         # type: (int) -> bool
-        return False  # asked by _flush_non_blocking()
+        return False  # _wait_in() asks
 
-    def _flush_non_blocking(stream, raw):
-        # type: (Any, Any) -> None
-        """Flush a stream of Python 2, which must not be non-blocking.
+    def _wait_in(stream, action):
+        # type: (Any, Callable[[], object]) -> None
+        """Call the action, which writes to the stream, with a file that is not non-blocking.
 
         C drops what the system does not accept at once.
         """
         try:
             from fcntl import F_GETFL, F_SETFL, fcntl
-        except RuntimeError:  # the interpreter is ending
-            return stream.flush()  # type: ignore[no-any-return]
-        flags = fcntl(stream, F_GETFL)
+
+            flags = fcntl(stream, F_GETFL)
+        except Exception:  # not a file, or the interpreter is ending
+            flags = 0
         if flags & os.O_NONBLOCK:
             fcntl(stream, F_SETFL, flags & ~os.O_NONBLOCK)
         try:
             while True:
                 try:
-                    return stream.flush()  # type: ignore[no-any-return]
+                    action()
+                    return
                 except EnvironmentError as error:
-                    if error.errno != errno.EINTR:
+                    # Only a flush may be repeated.
+                    if error.errno != errno.EINTR or action != stream.flush:
                         raise
         finally:
             if flags & os.O_NONBLOCK:
@@ -344,6 +383,56 @@ if PY2:
 else:
     # Python 3.4 cannot tell.
     _is_blocking = getattr(os, "get_blocking", lambda descriptor: False)
+
+    _waiting = []  # type: List[int]  # the threads in _wait_in(), once for each call
+
+    def _wait_in(stream, action):
+        # type: (Any, Callable[[], object]) -> None
+        """Call the action, which writes to the stream, without loss if its file is non-blocking.
+
+        TextIOWrapper drops what its buffer does not accept at once. So the buffer gets methods
+        that wait, for this thread alone: the program's own calls raise BlockingIOError as before.
+        They stay, because other threads may be in the middle of them.
+        """
+        raw = _raw_of_text(stream)
+        if raw is not None and raw is not stream.buffer and not _is_blocking(raw.fileno()):
+            if "write" not in stream.buffer.__dict__:
+                _let_wait(stream.buffer)
+        _waiting.append(get_ident())
+        try:
+            action()
+        finally:
+            _waiting.remove(get_ident())
+
+    def _let_wait(buffer):
+        # type: (Any) -> None
+        kind, reference = type(buffer), ref(buffer)  # without a cycle, which would delay its end
+
+        def write(data):
+            # type: (bytes) -> int
+            size = len(data)
+            while True:
+                try:
+                    kind.write(reference(), data)
+                    return size
+                except BlockingIOError as error:  # novm
+                    if get_ident() not in _waiting:
+                        raise
+                    data = data[error.characters_written :]
+                _wait_for_room(reference())
+
+        def flush():
+            # type: () -> None
+            while True:
+                try:
+                    return kind.flush(reference())  # type: ignore[no-any-return]
+                except BlockingIOError:  # novm
+                    if get_ident() not in _waiting:
+                        raise
+                _wait_for_room(reference())
+
+        buffer.write = write
+        buffer.flush = flush
 
 
 def _wait_for_room(stream):

@@ -372,6 +372,67 @@ def test_a_reopened_pipe_without_a_reader_is_not_tried_without_a_pause(monkeypat
     assert "went away after 0." in str(caught.value)
 
 
+INTERRUPT = """
+import os, sys
+from benchmarkai import emit, fifo
+
+def trace(frame, event, argument):
+    global left
+    if frame.f_code.co_filename != fifo.__file__.replace(".pyc", ".py"): return None
+    left -= event == "line"
+    if not left:
+        sys.settrace(None)
+        others.append(os.open("/dev/null", os.O_RDONLY))
+        raise KeyboardInterrupt
+    return trace
+
+count = 0
+while True:
+    count += 1
+    others, left = [], count
+    child = os.fork()
+    if not child:
+        sys.settrace(trace)
+        try: emit({"a": 1})
+        except KeyboardInterrupt: os.fstat(others[0])
+        sys.settrace(None)
+        emit({"b": 1})
+        os._exit(0 if left <= 0 else 5)
+    status = os.waitpid(child, 0)[1]
+    if status == 5 << 8: break
+    assert status == 0, (count, status)
+print(count)
+"""
+
+
+def test_an_interrupt_at_any_line_stays_one_and_closes_no_other_descriptor(fifo):
+    result = run_python(INTERRUPT, env=fifo.env())
+    assert result.code == 0, result.err
+    assert int(result.out) > 20
+    assert fifo.read().count('{"b": 1}\n') == int(result.out)
+
+
+def test_a_pipe_that_was_full_does_not_kill_a_program_with_the_default_sigpipe(fifo):
+    code = (
+        "import signal, sys; from benchmarkai import FifoNotReadInTimeError, emit\n"
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "try:\n"
+        "    while True: emit({'x' * 500: 1})\n"
+        "except FifoNotReadInTimeError: print('full'); sys.stdout.flush()\n"
+        "sys.stdin.read(); emit({'a': 0.5})\n"
+    )
+    process = start(
+        [sys.executable, "-c", code],
+        env=fifo.env(max_wait=0.1),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert bounded(process.stdout.readline) == b"full\n"
+    fifo.read()
+    assert finish(process).code == 0
+    assert fifo.read() == LINE
+
+
 def test_threads_that_emit_first_at_the_same_time_open_the_pipe_once(fifo):
     code = (
         "import os, sys, threading; from benchmarkai import emit\n"

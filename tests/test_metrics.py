@@ -37,6 +37,13 @@ class Celsius(float):
         return "warm"
 
 
+class Claims(float):
+    """Not finite, whatever it says."""
+
+    def __float__(self):
+        return 1.0
+
+
 class Scalar(object):
     """Like a tensor, it has both methods, and one of them may raise an error."""
 
@@ -197,6 +204,7 @@ def test_a_value_that_is_not_a_number_is_rejected_by_name(value):
         decimal.Decimal("1e999"),
         fractions.Fraction(10**400),
         Scalar(value=float("nan")),
+        Claims("nan"),
         Scalar(error=OverflowError("too large")),
     ],
 )

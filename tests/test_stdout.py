@@ -6,11 +6,13 @@ import gzip
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+import tty
 
 import pytest
 
@@ -20,6 +22,7 @@ from benchmarkai._compat import PY2
 from tests.helpers import FULL, bounded, finish, kill, run, run_python, start, wait_until
 
 LINE = '{"a": 0.5}\n'
+PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -471,3 +474,221 @@ def test_a_signal_handler_that_cannot_emit_is_told_what_to_do():
     )
     assert b"call emit() after the handler" in bounded(process.stderr.read)
     kill(process)
+
+
+RAISE_AMID_EMIT = """
+import os, signal
+from benchmarkai import emit
+
+class Timeout(Exception):
+    pass
+
+def handler(number, frame):
+    raise Timeout
+
+signal.signal(signal.SIGALRM, handler)
+emit({"a": 0})
+descriptors = len(os.listdir("/proc/self/fd"))
+raised = 0
+for index in range(3000):
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 + index % 40 * 0.0000005)
+            emit({"a": index})
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Timeout:
+        raised += 1
+os.write(2, str((raised > 0, len(os.listdir("/proc/self/fd")) - descriptors)).encode())
+"""
+
+
+@pytest.mark.parametrize("replace", ["", "sys.stdout = os.fdopen(os.dup(1), 'w')"])
+def test_a_signal_handler_that_raises_leaves_whole_lines_and_no_descriptor(replace):
+    code = RAISE_AMID_EMIT.replace("class Timeout", "import sys; %s\n\nclass Timeout" % replace)
+    result = run_python(code)
+    assert (result.code, result.err) == (0, "(True, 0)")
+    assert all(re.match(r'\{"a": \d+\}$', line) for line in result.out.splitlines())
+
+
+EMIT_AMID_EMIT = """
+import os, signal, sys
+from benchmarkai import emit
+
+told = ticks = 0
+
+def handler(number, frame):
+    global told, ticks
+    try: emit({"tick": 1})
+    except (OSError, IOError) as error:
+        if "call emit() after the handler" not in str(error): raise
+        told += 1
+    else: ticks += 1
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for index in range(int(sys.argv[1])): emit(dict(("name%d" % n, index) for n in range(20)))
+signal.setitimer(signal.ITIMER_REAL, 0)
+os.write(2, ("%d %d" % (told, ticks)).encode())
+"""
+
+
+def test_a_signal_handler_does_not_tear_the_line_of_an_emit_to_a_terminal():
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    process = start(
+        [sys.executable, "-c", EMIT_AMID_EMIT, "500"], stdout=slave, stderr=subprocess.PIPE
+    )
+    os.close(slave)
+    data = bounded(lambda: read_terminal_slowly(master)).decode()
+    os.close(master)
+    result = finish(process)
+    assert result.code == 0, result.err
+    told, ticks = map(int, result.err.split())
+    lines = [json.loads(line) for line in data.splitlines() if line]
+    assert [line["name0"] for line in lines if "name0" in line] == list(range(500))
+    assert len([line for line in lines if "tick" in line]) == ticks
+    assert told + ticks > 5
+
+
+def read_terminal_slowly(descriptor):
+    parts = []
+    try:
+        while not parts or parts[-1]:
+            time.sleep(0.0003)
+            parts.append(os.read(descriptor, 3000))
+    except EnvironmentError as error:
+        if error.errno != errno.EIO:  # no process has the terminal open any more
+            raise
+    return b"".join(parts)
+
+
+def test_each_file_with_a_line_that_was_cut_gets_a_new_line(tmpdir):
+    code = LIMIT + (
+        "import os, sys\n"
+        "def cut():\n"
+        "    limit(10)\n"
+        "    try: emit({'resnet.loss': 0.5})\n"
+        "    except EnvironmentError: limit(resource.RLIM_INFINITY)\n"
+        "first, second, third = open('first', 'w'), open('second', 'w'), open('third', 'w')\n"
+        "for sys.stdout in first, second, third: cut()\n"
+        "third = os.fdopen(os.dup(third.fileno()), 'w')\n"
+        "for sys.stdout in first, second, third, first: emit({'a': 0.5})\n"
+    )
+    assert run_python(code, cwd=str(tmpdir)) == (0, "", "")
+    cut = '{"resnet.l\n' + LINE
+    assert tmpdir.join("first").read() == cut + LINE
+    assert tmpdir.join("second").read() == tmpdir.join("third").read() == cut
+
+
+@pytest.mark.skipif(PY2, reason="this is about the classes of Python 3")
+def test_a_line_is_not_written_twice_if_a_thread_closes_its_stream_after_the_write(tmpdir):
+    code = (
+        "import io, sys, threading; from benchmarkai import emit\n"
+        "stdout = sys.stdout\n"
+        "class Log(io.TextIOWrapper):\n"
+        "    def write(self, text):\n"
+        "        super().write(text)\n"
+        "        thread = threading.Thread(target=close); thread.start(); thread.join()\n"
+        "def close(): sys.stdout = stdout; log.close()\n"
+        "log = sys.stdout = Log(open(%r, 'wb')); emit({'a': 0.5})\n"
+    )
+    assert run_python(code % str(tmpdir.join("log"))) == (0, "", "")
+    assert tmpdir.join("log").read() == LINE
+
+
+@pytest.mark.skipif(PY2, reason="on Python 2 the methods of a file cannot be replaced")
+@pytest.mark.parametrize(
+    "replace",
+    [
+        "buffer = sys.stdout.buffer; write = buffer.write\n"
+        "buffer.write = lambda data: seen.append(bytes(data).decode()) or write(data)",
+        "class Tee(io.BufferedWriter):\n"
+        "    def write(self, data): seen.append(bytes(data).decode()); return super().write(data)\n"
+        "sys.stdout = io.TextIOWrapper(Tee(sys.stdout.buffer.raw))",
+        "class FileIO(io.FileIO):\n"
+        "    def write(self, data): seen.append(bytes(data).decode()); return super().write(data)\n"
+        "sys.stdout = io.TextIOWrapper(io.BufferedWriter(FileIO(1, 'w', closefd=False)))",
+    ],
+)
+def test_what_stands_in_for_a_part_of_stdout_sees_the_lines(replace):
+    result = run_python(
+        "import io, sys; from benchmarkai import emit\nseen = []\n" + replace + "\n"
+        "emit({'a': 0.5}); sys.stderr.write(''.join(seen))"
+    )
+    assert result == (0, LINE, LINE)
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 itself loses text on a non-blocking file")
+@pytest.mark.parametrize(
+    "replace",
+    ["write = sys.stdout.write; sys.stdout.write = lambda text: write(text)", "encoding"],
+)
+def test_nothing_is_lost_on_a_non_blocking_stdout_that_needs_its_own_methods(replace):
+    env = {"PYTHONIOENCODING": "cp1252"} if replace == "encoding" else {}
+    code = "import sys\n%s\n" % ("" if env else replace) + PRINT_AND_EMIT % (300, LINES)
+    process = start([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
+    data = bounded(lambda: read_slowly(process.stdout.fileno()))
+    assert finish(process).code == 0
+    lines = data.decode().splitlines()
+    assert len(lines) == len(set(lines)) == 300 * (LINES + 1)
+
+
+def test_a_stream_that_has_waited_ends_with_its_last_reference():
+    reader, writer = os.pipe()
+    code = (
+        "import fcntl, gc, os, sys; from benchmarkai import emit\n"
+        "gc.disable(); stdout = sys.stdout; file = os.fdopen(%d, 'w')\n"
+        "fcntl.fcntl(file, fcntl.F_SETFL, os.O_NONBLOCK)\n"
+        "sys.stdout = file; emit({'a': 0.5}); sys.stdout.write('last')\n"
+        "sys.stdout = stdout; del file; emit({'a': 0.5}); sys.stdin.read()\n"
+    )
+    options = PIPES if PY2 else dict(PIPES, pass_fds=[writer])
+    process = start([sys.executable, "-c", code % writer], **options)
+    os.close(writer)
+    assert bounded(process.stdout.readline) == LINE.encode()
+    assert bounded(lambda: os.read(reader, 100) + os.read(reader, 100)) == LINE.encode() + b"last"
+    os.close(reader)
+    assert finish(process).code == 0
+
+
+def test_other_threads_that_print_whole_lines_get_no_line_into_them():
+    code = (
+        "import sys, threading; from benchmarkai import emit\n"
+        "done = threading.Event()\n"
+        "def work():\n"
+        "    while not done.is_set(): sys.stdout.write('y' * 50 + '\\n')\n"
+        "thread = threading.Thread(target=work); thread.start()\n"
+        "for index in range(%d): emit({'a': index})\n"
+        "done.set(); thread.join()\n"
+    )
+    count = 50000 if FULL else 3000
+    result = run_python(code % count)
+    assert result.code == 0, result.err
+    lines = [line for line in result.out.splitlines() if line != "y" * 50]
+    assert lines == ['{"a": %d}' % index for index in range(count)]
+
+
+@pytest.mark.usefixtures("no_sink_yet")
+@pytest.mark.parametrize("closed", [lambda: False, object(), 1])
+def test_only_a_true_closed_means_that_a_stream_is_closed(monkeypatch, closed):
+    stream = io.BytesIO() if PY2 else io.StringIO()
+
+    class Stream(object):
+        write = stream.write
+
+    Stream.closed = closed
+    monkeypatch.setattr(sys, "stdout", Stream())
+    benchmarkai.emit({"a": 0.5})
+    assert stream.getvalue() == LINE
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16-le"])
+def test_a_text_stream_of_the_module_io_takes_the_line(encoding):
+    result = run_python(
+        "import io, sys; from benchmarkai import emit\n"
+        "sys.stdout = io.open(1, 'w', encoding=%r, closefd=False)\n"
+        "emit({'a': 0.5}); emit({'a': 0.5})\n"
+        "sys.stdout = io.StringIO(); emit({'a': 0.5})\n" % encoding
+    )
+    assert (result.code, result.err, result.out.replace("\0", "")) == (0, "", LINE * 2)

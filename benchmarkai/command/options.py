@@ -81,6 +81,8 @@ def _complete(arguments, prepare):
         bai_emit.main(arguments, prog_name="bai-emit", obj=prepare)
     except SystemExit as end:
         code = end.code  # type: Any
+    except KeyError:  # COMP_WORDS, which the shell would set
+        code = 1
     # click 7 runs the command if it does not know the instruction; click 8 says nothing.
     if code == 1 and hasattr(click.Command, "shell_complete"):
         write_stderr(

@@ -496,7 +496,9 @@ def test_shell_completion_works():
     assert "--mode" in result.out and "--max-wait" in result.out
 
 
-@pytest.mark.parametrize("instruction", ["1", "nonsense", "tcsh_source", "bash_nonsense"])
+@pytest.mark.parametrize(
+    "instruction", ["1", "nonsense", "tcsh_source", "bash_nonsense", "bash_complete"]
+)
 def test_an_unknown_completion_instruction_loses_no_metric_in_silence(instruction):
     import click
 
