@@ -53,7 +53,7 @@ class StdoutSink(object):
         Raises OSError (IOError on Python 2) if stdout is closed, full, or has no reader. Its
         attribute `written` is the number of bytes that had been written.
         """
-        text = "".join(lines)
+        text = lines[0] if len(lines) == 1 else "".join(lines)
         while True:
             stream = sys.stdout
             try:
@@ -83,52 +83,82 @@ class StdoutSink(object):
     def _write(self, stream, text):
         # type: (Any, str) -> None
         known, encoding, attributes, raw, atomic_size = self._target
-        if (
+        changed = (
             stream is not known
-            or stream.encoding is not encoding  # changed by reconfigure()
+            or stream.encoding is not encoding  # by reconfigure()
             or "write" in attributes  # replaced to copy what is printed
+        )
+        if (
+            not (changed or self._cut or self._alone)
+            and len(text) <= atomic_size
+            and not thread_count()
+            and _is_blocking(raw.fileno())
         ):
+            # Nearly all calls; the same as in the other way, in short.
+            try:
+                stream.flush()
+            except RuntimeError:
+                return self._write_with_care(stream, text, raw, atomic_size)
+            data = text.encode("ascii")
+            count = raw.write(data)
+            if count != len(data):
+                self._write_rest(stream, raw, data, count or 0)
+            return None
+        if changed:
             raw = raw_file_of(stream)
             if raw is not None:
                 attributes = getattr(stream, "__dict__", ())
                 atomic_size = _atomic_size(raw)
                 self._target = (stream, stream.encoding, attributes, raw, atomic_size)
-        if PY2 and not self._alone and thread_count():
-            # C may write the start of a line that another thread prints, and the rest later.
-            raw = None
-        if raw is None:
-            atomic_size = 0
-        cut = bool(self._cut) and _file_of(stream, raw) in self._cut
-        if raw is not None and not self._alone:
-            try:
-                if _is_blocking(raw.fileno()):
-                    stream.flush()
-                else:
-                    _wait_in(stream, stream.flush)
-            except RuntimeError as error:
-                # A signal handler has interrupted a print(), and cannot know how much of its text
-                # is out: the metrics get a line of their own.
-                if not _is_reentrant(error):
-                    raise
-                cut = True
+        return self._write_with_care(stream, text, raw, atomic_size)
+
+    def _write_rest(self, stream, raw, data, written):
+        # type: (Any, Any, bytes, int) -> None
+        try:
+            write_all(raw, data, written)
+        except BaseException:
+            self._cut = self._cut[-15:] + [_file_of(stream, raw)]
+            raise
+
+    def _write_with_care(self, stream, text, raw, atomic_size):
+        # type: (Any, str, Any, float) -> None
+        # Another thread may close the stream, whose number then belongs to another file, or print
+        # lines that are out in part only. The methods of the stream have locks against both.
+        direct = raw is not None and (self._alone or not thread_count())
+        cut = _file_of(stream, raw) in self._cut
         if cut:
             text = "\n" + text
         try:
-            if raw is None:
-                _wait_in(stream, lambda: _write_to_stream(stream, text))
-            elif len(text) <= atomic_size:
-                write_all(raw, text.encode("ascii"))
+            if not self._alone and hasattr(stream, "flush"):
+                # Also before the stream gets the line: if it is busy, it says so now.
+                _wait_in(stream, stream.flush)
+            if direct:
+                self._write_to_file(raw, text, atomic_size)
             else:
-                self._write_in_parts(raw, text.encode("ascii"))
+                _wait_in(stream, lambda: _write_to_stream(stream, text))
+        except RuntimeError as error:
+            if raw is None or not _is_reentrant(error) or get_ident() in self._writing:
+                raise
+            # A signal handler has interrupted a print(), and cannot know how much of its text is
+            # out: the metrics get a line of their own.
+            self._write_to_file(raw, text if cut else "\n" + text, atomic_size)
         except BaseException as error:
             written = getattr(error, "written", None)  # None: unknown
-            if written if written is not None else len(text) > atomic_size:
+            if written if written is not None else not direct or len(text) > atomic_size:
                 self._cut = self._cut[-15:] + [_file_of(stream, raw)]
             if cut and written:
                 error.written = written - 1  # type: ignore[attr-defined]
             raise
         if cut:
             self._cut = [file for file in self._cut if file != _file_of(stream, raw)]
+
+    def _write_to_file(self, raw, text, atomic_size):
+        # type: (Any, str, float) -> None
+        data = text.encode("ascii")
+        if len(data) <= atomic_size:
+            write_all(raw, data)
+        else:
+            self._write_in_parts(raw, data)
 
     def _write_in_parts(self, raw, data):
         # type: (Any, bytes) -> None
@@ -185,7 +215,7 @@ def raw_file_of(stream):
         write = getattr(part, "__dict__", {}).get("write")
         if write is not None and getattr(write, "__module__", None) != __name__:
             return None
-    return raw if _is_standard(stream) and not PY2 else _RawFile(stream)
+    return raw
 
 
 def _raw_of_text(stream):
@@ -223,7 +253,7 @@ def _atomic_size(raw):
     """Return up to how many bytes a write to the file is done whole or not at all."""
     descriptor = raw.fileno()
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor)):
         return float("inf")
     return os.fpathconf(descriptor, "PC_PIPE_BUF") if stat.S_ISFIFO(mode) else 0
 
@@ -239,65 +269,32 @@ def _file_of(stream, raw):
 
 
 class _RawFile(object):
-    """The raw file of a stream that has none, or that another thread may close.
-
-    The number of a closed descriptor may belong to another file at once.
-    """
+    """The raw file of a stream of Python 2."""
 
     def __init__(self, stream):
         # type: (Any) -> None
-        self._stream = stream  # type: Any
-
-    def fileno(self):
-        # type: () -> int
-        return self._stream.fileno()  # type: ignore[no-any-return]
+        self.fileno = stream.fileno
 
     def write(self, data):
         # type: (bytes) -> Optional[int]
-        number = self.fileno()
-        if not thread_count() or _is_standard(self._stream):
-            return self._write(number, data)
         try:
-            descriptor = os.dup(number)
-        except EnvironmentError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            return self._write(number, data)
-        try:
-            # If it still is open, it was open when it was duplicated.
-            if self._stream.closed:
-                raise IOError(errno.EBADF, os.strerror(errno.EBADF))
-            return self._write(descriptor, data)
-        finally:
-            os.close(descriptor)
-
-    @staticmethod
-    def _write(descriptor, data):
-        # type: (int, bytes) -> Optional[int]
-        try:
-            return os.write(descriptor, data)
+            return os.write(self.fileno(), data)
         except EnvironmentError as error:
             if error.errno != errno.EAGAIN:
                 raise
             return None
 
 
-def _is_standard(stream):
-    # type: (Any) -> bool
-    """Return whether the stream is one that Python has opened; those nearly nobody closes."""
-    return stream is sys.__stdout__ or stream is sys.__stderr__
-
-
-def write_all(raw, data):
-    # type: (Any, bytes) -> None
+def write_all(raw, data, written=0):
+    # type: (Any, bytes, int) -> None
     """Write all the bytes, with one call of write() where the system accepts them at once.
 
     raw: see raw_file_of().
+    written: the number of bytes that have been written before.
 
     Raises OSError (IOError on Python 2). Its attribute `written` is the number of bytes that had
     been written.
     """
-    written = 0
     while True:
         try:
             count = raw.write(data[written:] if written else data)

@@ -439,11 +439,15 @@ os.write(2, str(count).encode())
 """
 
 
-@pytest.mark.parametrize("flags", [[], ["-u"]])
-def test_a_signal_handler_may_emit_while_the_program_prints(flags):
+THREAD = "import threading; threading.Timer(0, threading.Event().wait, [60]).start()\n"
+
+
+@pytest.mark.parametrize("flags, before", [([], ""), (["-u"], ""), ([], THREAD)])
+def test_a_signal_handler_may_emit_while_the_program_prints(flags, before):
     prints = 20000 if FULL else 2000
+    code = before + PRINT_AMID_SIGNALS + ("os._exit(0)" if before else "")
     process = start(
-        [sys.executable] + flags + ["-c", PRINT_AMID_SIGNALS, str(prints)],
+        [sys.executable] + flags + ["-c", code, str(prints)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
