@@ -91,7 +91,6 @@ class StdoutSink(object):
         if (
             not (changed or self._cut or self._alone)
             and len(text) <= atomic_size
-            and not thread_count()
             and _is_blocking(raw.fileno())
         ):
             # Nearly all calls; the same as in the other way, in short.
@@ -108,7 +107,7 @@ class StdoutSink(object):
             raw = raw_file_of(stream)
             if raw is not None:
                 attributes = getattr(stream, "__dict__", ())
-                atomic_size = _atomic_size(raw)
+                atomic_size = sys.maxsize if self._alone else _atomic_size(raw)
                 self._target = (stream, stream.encoding, attributes, raw, atomic_size)
         return self._write_with_care(stream, text, raw, atomic_size)
 
@@ -121,21 +120,18 @@ class StdoutSink(object):
             raise
 
     def _write_with_care(self, stream, text, raw, atomic_size):
-        # type: (Any, str, Any, float) -> None
-        # Another thread may close the stream, whose number then belongs to another file, or print
-        # lines that are out in part only. The methods of the stream have locks against both.
-        direct = raw is not None and (self._alone or not thread_count())
-        cut = _file_of(stream, raw) in self._cut
+        # type: (Any, str, Any, int) -> None
+        cut = bool(self._cut) and _file_of(stream, raw) in self._cut
         if cut:
             text = "\n" + text
         try:
             if not self._alone and hasattr(stream, "flush"):
                 # Also before the stream gets the line: if it is busy, it says so now.
                 _wait_in(stream, stream.flush)
-            if direct:
-                self._write_to_file(raw, text, atomic_size)
-            else:
+            if raw is None:
                 _wait_in(stream, lambda: _write_to_stream(stream, text))
+            else:
+                self._write_to_file(raw, text, atomic_size)
         except RuntimeError as error:
             if raw is None or not _is_reentrant(error) or get_ident() in self._writing:
                 raise
@@ -144,7 +140,7 @@ class StdoutSink(object):
             self._write_to_file(raw, text if cut else "\n" + text, atomic_size)
         except BaseException as error:
             written = getattr(error, "written", None)  # None: unknown
-            if written if written is not None else not direct or len(text) > atomic_size:
+            if written if written is not None else raw is None or len(text) > atomic_size:
                 self._cut = self._cut[-15:] + [_file_of(stream, raw)]
             if cut and written:
                 error.written = written - 1  # type: ignore[attr-defined]
@@ -153,7 +149,7 @@ class StdoutSink(object):
             self._cut = [file for file in self._cut if file != _file_of(stream, raw)]
 
     def _write_to_file(self, raw, text, atomic_size):
-        # type: (Any, str, float) -> None
+        # type: (Any, str, int) -> None
         data = text.encode("ascii")
         if len(data) <= atomic_size:
             write_all(raw, data)
@@ -215,7 +211,7 @@ def raw_file_of(stream):
         write = getattr(part, "__dict__", {}).get("write")
         if write is not None and getattr(write, "__module__", None) != __name__:
             return None
-    return raw
+    return raw if _is_standard(stream) and not PY2 else _RawFile(stream)
 
 
 def _raw_of_text(stream):
@@ -249,12 +245,12 @@ def _is_reentrant(error):
 
 
 def _atomic_size(raw):
-    # type: (Any) -> float
+    # type: (Any) -> int
     """Return up to how many bytes a write to the file is done whole or not at all."""
     descriptor = raw.fileno()
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor)):
-        return float("inf")
+        return sys.maxsize
     return os.fpathconf(descriptor, "PC_PIPE_BUF") if stat.S_ISFIFO(mode) else 0
 
 
@@ -269,20 +265,51 @@ def _file_of(stream, raw):
 
 
 class _RawFile(object):
-    """The raw file of a stream of Python 2."""
+    """The raw file of a stream that has none, or that another thread may close.
+
+    The number of a closed descriptor may belong to another file at once. The methods of the stream
+    have locks against that, but a process that is forked while one of them is held stops there.
+    """
 
     def __init__(self, stream):
         # type: (Any) -> None
+        self._stream = stream  # type: Any
         self.fileno = stream.fileno
 
     def write(self, data):
         # type: (bytes) -> Optional[int]
+        number = self.fileno()
+        if not thread_count() or _is_standard(self._stream):
+            return self._write(number, data)
         try:
-            return os.write(self.fileno(), data)
+            descriptor = os.dup(number)
+        except EnvironmentError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return self._write(number, data)
+        try:
+            # If it still is open, it was open when it was duplicated.
+            if self._stream.closed:
+                raise IOError(errno.EBADF, os.strerror(errno.EBADF))
+            return self._write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _write(descriptor, data):
+        # type: (int, bytes) -> Optional[int]
+        try:
+            return os.write(descriptor, data)
         except EnvironmentError as error:
             if error.errno != errno.EAGAIN:
                 raise
             return None
+
+
+def _is_standard(stream):
+    # type: (Any) -> bool
+    """Return whether the stream is one that Python has opened; those nearly nobody closes."""
+    return stream is sys.__stdout__ or stream is sys.__stderr__
 
 
 def write_all(raw, data, written=0):

@@ -300,7 +300,7 @@ nested = strategies.recursive(
         strategies.tuples(strategies.dictionaries(names, nested, min_size=1, max_size=3), styles),
         max_size=5,
     ),
-    strategies.randoms(use_true_random=False),
+    strategies.randoms(),
 )
 def test_of_a_nested_object_no_part_is_published_wherever_its_lines_end(parts, random):
     data, expected, rejected = "", [], []
