@@ -1,5 +1,6 @@
 """A command that bai-emit or bai-daemon runs: its start, its signals, and its exit code."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -47,27 +48,42 @@ class Child(object):
 
     def __init__(self, command, env=None):
         # type: (Sequence[str], Optional[Mapping[str, str]]) -> None
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            # The system would not keep the exit code.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             self._process = subprocess.Popen(
                 command,
                 env=env,
                 close_fds=False,  # Python's own are not inheritable
-                # Python ignores SIGPIPE. Only Python 3 restores it by itself.
-                preexec_fn=_restore_sigpipe if PY2 else None,
+                # Python ignores SIGPIPE and SIGXFSZ. Only Python 3 restores them by itself.
+                preexec_fn=_restore_signals if PY2 else None,
             )
         except (EnvironmentError, TypeError, ValueError) as error:  # NUL in an argument
             code = 127 if isinstance(error, EnvironmentError) and error.errno == 2 else 126
             raise CommandError(getattr(error, "strerror", None) or str(error), code)
 
-    def send(self, number):
-        # type: (int) -> bool
+    def send(self, number, early=False):
+        # type: (int, bool) -> bool
         """Pass a signal on to the command, unless it has come to both from the terminal.
+
+        early: whether it may have come before the command was there.
 
         Return whether it was passed on.
         """
-        if number in _TERMINAL_SIGNALS and _is_in_foreground():
-            return False
-        self._process.send_signal(number)
+        try:
+            if (
+                number in _TERMINAL_SIGNALS
+                and not early
+                and os.getpgid(self._process.pid) == os.getpgrp()
+                and _is_in_foreground()
+            ):
+                return False
+            self._process.send_signal(number)
+        except EnvironmentError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            return False  # the command has just ended
         return True
 
     def poll(self):
@@ -86,9 +102,10 @@ class Child(object):
         return code if code >= 0 else 128 - code
 
 
-def _restore_sigpipe():
+def _restore_signals():
     # type: () -> None
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _is_in_foreground():

@@ -42,6 +42,7 @@ Exit codes:
   1    something could not be delivered: to the pipe, or to a closed or full stdout
   2    something in the arguments, options, variables or records was rejected
   130  Ctrl-C
+With --time: that of the command, if it fails.
 """
 
 
@@ -176,7 +177,7 @@ def _run(mode, fifo, max_wait, wait_step, pattern, time, words, command):
     try:
         if time is not None:
             # Mistakes in the arguments are found before the command runs.
-            context.obj((time + "=0",) + words, options)
+            context.obj((time + "=1234567.123456",) + words, options)
             code, seconds = _run_and_measure(context, command)
             if code:
                 return code

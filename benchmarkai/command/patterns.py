@@ -3,6 +3,7 @@
 import re
 import warnings
 
+from benchmarkai._compat import PY2
 from benchmarkai.command.lines import LineBuffer
 from benchmarkai.command.records import Problem, Record
 from benchmarkai.command.words import parse_number
@@ -33,7 +34,7 @@ class Pattern(object):
         try:
             with warnings.catch_warnings():  # of what a later Python will take otherwise
                 warnings.simplefilter("ignore")
-                compiled = re.compile(self.regex, re.UNICODE)
+                compiled = re.compile(self.regex, re.UNICODE if PY2 else 0)
         except (re.error, ValueError, OverflowError, RuntimeError, AssertionError) as error:
             position = getattr(error, "pos", None)  # Python 3.5
             raise ValueError(
@@ -68,6 +69,7 @@ class PatternReader(object):
         self._patterns = patterns
         self._unmatched = list(patterns)
         self._buffer = LineBuffer((b"\n", b"\r"))
+        self._after_return = False  # a newline that follows belongs to it
 
     def first_open_line(self):
         # type: () -> int
@@ -95,13 +97,15 @@ class PatternReader(object):
         # type: (bytes) -> List[Union[Record, Problem]]
         found = []  # type: List[Union[Record, Problem]]
         for line in lines.splitlines(True):
-            try:
-                pairs = self._search_line(line)
-                if pairs:
-                    found.append(Record(self.line, pairs))
-            except ValueError as error:
-                found.append(Problem(self.line, str(error)))
+            if line != b"\n" or not self._after_return:
+                try:
+                    pairs = self._search_line(line)
+                    if pairs:
+                        found.append(Record(self.line, pairs))
+                except ValueError as error:
+                    found.append(Problem(self.line, str(error)))
             self.line += line.endswith(b"\n")
+            self._after_return = line.endswith(b"\r")
         return found
 
     def _search_line(self, line):

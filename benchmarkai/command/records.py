@@ -112,21 +112,21 @@ class RecordReader(object):
         # type: (bytes) -> List[_Found]
         if len(line) > MAX_RECORD_SIZE:
             return self._reject_long_line(line)
-        problem = None
+        bad_byte = None
         try:
             text = decode_utf8(line)
         except UnicodeDecodeError as error:
             text = line.decode("utf-8", "replace")
-            problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (
-                short_repr(text),
-                error.start + 1,
-            )
+            bad_byte = error.start + 1
         if text[:1] == _BOM:
             text = text[1:]
-        return self._parse_text(text.strip(" \t"), problem)
+        return self._parse_text(text.strip(" \t"), bad_byte)
 
-    def _parse_text(self, text, problem, may_nest=True):
-        # type: (str, Optional[str], bool) -> List[_Found]
+    def _parse_text(self, text, bad_byte, may_nest=True):
+        # type: (str, Optional[int], bool) -> List[_Found]
+        problem = None
+        if bad_byte is not None:
+            problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (short_repr(text), bad_byte)
         if text[:1] == "{":
             found = []  # type: List[_Found]
             while self._object and not (may_nest and self._object.expects_value()):
@@ -135,7 +135,7 @@ class RecordReader(object):
                 self._object.start_nested()
             else:
                 self._object = _PartialObject(self.line)
-            return found + self._continue_object(self._object, text, problem)
+            return found + self._continue_object(self._object, text, problem, bad_byte)
         if self._object is None:
             if problem:
                 return [Problem(self.line, problem)]
@@ -144,11 +144,11 @@ class RecordReader(object):
             record = _parse(self.line, _parse_line_of_words, text)
             if isinstance(record, Record):
                 return self._reject_open_objects() + [record]
-        return self._continue_object(self._object, text, problem)
+        return self._continue_object(self._object, text, problem, bad_byte)
 
-    def _continue_object(self, partial, text, problem):
-        # type: (_PartialObject, str, Optional[str]) -> List[_Found]
-        partial.add(text, problem)
+    def _continue_object(self, partial, text, problem, bad_byte):
+        # type: (_PartialObject, str, Optional[str], Optional[int]) -> List[_Found]
+        partial.add(text, problem, bad_byte)
         if partial.is_open():
             return []
         self._object = None
@@ -175,8 +175,8 @@ class RecordReader(object):
             line = self.line
             for index in range(partial.nested, len(partial.lines)):
                 self.line = partial.line + index
-                text, problem = partial.lines[index], partial.problems.get(index)
-                found += self._parse_text(text, problem, may_nest=False)
+                text, bad_byte = partial.lines[index], partial.bad_bytes.get(index)
+                found += self._parse_text(text, bad_byte, may_nest=False)
             self.line = line
         return found
 
@@ -199,11 +199,11 @@ class _PartialObject(object):
         self._open = []  # type: List[str]  # brackets
         self._end = ""  # the last line that is not blank, with a quote for each string
         self.nested = None  # type: Optional[int]  # the line where a nested object may start
-        self.problems = {}  # type: Dict[int, str]  # of single lines
+        self.bad_bytes = {}  # type: Dict[int, int]  # by line
         self.problem = None  # type: Optional[str]
 
-    def add(self, text, problem):
-        # type: (str, Optional[str]) -> None
+    def add(self, text, problem, bad_byte):
+        # type: (str, Optional[str], Optional[int]) -> None
         # Without escapes, every second part between quotes is outside of the strings.
         parts = text.replace("\\\\", "").replace('\\"', "").split('"')
         unquoted = '"'.join(parts[::2])
@@ -211,12 +211,14 @@ class _PartialObject(object):
             self._follow(unquoted)
         if len(parts) % 2 == 0 and text.endswith("}"):
             self._open = []  # a string is not closed, but the line ends like an object
-        if problem:
-            self.problem = self.problem or problem
-            self.problems[len(self.lines)] = problem
-        self.lines.append(text)
         if text:
             self._end = unquoted
+        if self.problem is _TOO_LONG:
+            return
+        if bad_byte is not None:
+            self.problem = self.problem or problem
+            self.bad_bytes[len(self.lines)] = bad_byte
+        self.lines.append(text)
         self.size += len(text) + 1
         if self.size > MAX_RECORD_SIZE + 1:
             self.reject_as_too_long()
@@ -225,7 +227,8 @@ class _PartialObject(object):
         # type: (str) -> None
         for bracket in _BRACKET.findall(unquoted):
             if bracket in "{[":
-                self._open.append(bracket)
+                if len(self._open) < MAX_RECORD_SIZE:
+                    self._open.append(bracket)
             elif bracket == "}":
                 while self._open and self._open.pop() != "{":
                     pass
@@ -244,13 +247,13 @@ class _PartialObject(object):
 
     def start_nested(self):
         # type: () -> None
-        if self.nested is None:
+        if self.nested is None and self.problem is not _TOO_LONG:
             self.nested = len(self.lines)
 
     def reject_as_too_long(self):
         # type: () -> None
         self.problem = _TOO_LONG
-        self.lines = []
+        self.lines, self.bad_bytes, self.nested = [], {}, None
 
     def parse(self):
         # type: () -> Sequence[Tuple[Any, Any]]

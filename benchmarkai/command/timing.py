@@ -21,15 +21,12 @@ def run_and_measure(command):
     signals = []  # type: List[int]
     children = []  # type: List[Child]
 
-    def pass_on(*_):
-        # type: (*Any) -> None
-        while children and signals:
-            children[0].send(signals.pop(0))
-
     def handle(number, frame):
         # type: (int, Any) -> None
-        signals.append(number)
-        pass_on()
+        if children:
+            children[0].send(number)
+        else:
+            signals.append(number)
 
     handlers = [(number, signal.getsignal(number)) for number in PASSED_SIGNALS]
     handlers = [pair for pair in handlers if pair[1] is not signal.SIG_IGN]
@@ -38,7 +35,8 @@ def run_and_measure(command):
     try:
         start = monotonic()
         children.append(Child(command))
-        pass_on()  # what has arrived before
+        for early in signals:
+            children[0].send(early, early=True)
         code = children[0].wait()
         return code, monotonic() - start
     finally:

@@ -73,6 +73,7 @@ PRINTED = [
         "größe 7 \u0663\n".encode("utf-8") + b"\xff 8\n",
         [(1, {"größe": 7}), (2, {"größe": 8})],
     ),
+    (["x=^([0-9]+)$"], b"1\r\n2\r3\n", [(1, {"x": 1}), (2, {"x": 2}), (2, {"x": 3})]),
     (["a=b=([0-9]+)"], b"b=5\n", [(1, {"a": 5})]),
     (["step=step ([0-9]+)/([0-9]+)"], b"step 7/10\n", [(1, {"step": 7})]),
 ]
@@ -107,6 +108,12 @@ def test_a_match_that_is_no_number_is_rejected_with_its_line(value, message):
 def test_a_group_that_takes_no_part_in_the_match_has_no_value():
     _, problems = read(["a=(x)?y"], b"y\n")
     assert [line for line, _ in problems] == [1] and "has no value" in problems[0][1]
+
+
+def test_a_return_and_a_newline_end_one_line_wherever_blocks_end():
+    for size in (None, 1, 2, 3):
+        _, problems = read(["x=^([0-9]*)$"], b"1\r\n2\r\n\n", size)
+        assert [line for line, _ in problems] == [3]
 
 
 def test_a_name_that_two_patterns_find_in_one_line_is_rejected():

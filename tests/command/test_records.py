@@ -192,6 +192,21 @@ def test_no_part_of_a_nested_object_that_exceeds_the_limit_is_published():
     assert bad == [(1, "the record is longer than 1048576 bytes: split it")]
 
 
+def test_after_an_object_that_exceeds_the_limit_lines_have_their_numbers():
+    long_line = b"z" * (2 * MAX_RECORD_SIZE) + b"\n"
+    good, bad = read(b'{"a":\n{"b": 1}\n' + long_line + b'x1\nx2\n{"c": 1}\n')
+    assert good == [(6, {"c": 1})]
+    assert [line for line, _ in bad] == [1]
+
+
+def test_brackets_without_end_take_bounded_memory():
+    reader = RecordReader()
+    reader.feed(b'{"a":\n')
+    for _ in range(300):
+        reader.feed(b"[" * 8000 + b"\n")
+    assert len(reader._object._open) <= MAX_RECORD_SIZE
+
+
 def test_an_object_with_a_line_that_exceeds_the_limit_is_rejected_once():
     data = b'{"a": 1,\n"' + b"x" * (2 * MAX_RECORD_SIZE) + b'": 1,\n"z": 1}\n{"b": 2}\n'
     good, bad = read(data, 1 << 16)

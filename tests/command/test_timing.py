@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_EMIT, bounded, finish, run, start
+from tests.helpers import BAI_EMIT, bounded, finish, run, start, wait_until
 
 PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -66,6 +66,7 @@ def test_a_command_that_succeeds_but_cannot_be_published_is_exit_code_1(tmpdir):
         (["--time", "t", "a=x", "--", "echo", "ran"], "the value of 'a=x' is not a number"),
         (["--time", "t", "t=1", "--", "echo", "ran"], "'t' is given twice"),
         (["--time", "t", "--mode", "x", "--", "echo", "ran"], "--mode"),
+        (["--time", "t" * 4076, "--mode", "fifo", "--", "echo", "ran"], "shorten the name"),
         (["--time", "t" * 5000, "--mode", "fifo", "--", "echo", "ran"], "shorten the name"),
         (["--time", "t", "--time", "", "--", "echo", "ran"], "--time is empty"),
     ],
@@ -118,6 +119,37 @@ def test_a_signal_that_is_ignored_stays_ignored():
     process.send_signal(signal.SIGHUP)
     result = finish(process)
     assert (result.code, result.out.splitlines()[0]) == (0, "done")
+
+
+def test_a_command_fails_also_where_the_caller_ignores_sigchld():
+    script = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    command = [BAI_EMIT, "--time", "t", "--", "sh", "-c", "exit 3"]
+    execute = "os.execv(sys.argv[1], sys.argv[1:])"
+    assert run([sys.executable, "-c", script + execute] + command) == (3, "", "")
+
+
+def test_a_signal_to_the_whole_group_is_the_end_of_both():
+    for _ in range(10):
+        arguments = [BAI_EMIT, "--time", "t", "--", "sh", "-c", "echo ready; exec sleep 60"]
+        process = start(arguments, **PIPES)
+        assert bounded(process.stdout.readline) == b"ready\n"
+        os.killpg(process.pid, signal.SIGTERM)
+        assert finish(process) == (143, "", "")
+
+
+def test_ctrl_c_reaches_a_command_in_a_group_of_its_own():
+    pid, master = pty.fork()
+    if not pid:
+        script = "import os, time; os.setpgid(0, 0); print('ready', flush=True); time.sleep(60)"
+        command = [sys.executable, "-c", script.replace(", flush=True", "") + "\n"]
+        command[2] = command[2].replace("; time", "; import sys; sys.stdout.flush(); time")
+        os.execv(BAI_EMIT, [BAI_EMIT, "--time", "t", "--"] + command)
+    text = b""
+    while b"ready" not in text:
+        text += bounded(lambda: os.read(master, 1000))
+    os.write(master, b"\x03")
+    wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+    os.close(master)
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_command_once():
