@@ -57,9 +57,8 @@ def _duplicate_high(descriptor):
     return descriptor
 
 
-def _identity(descriptor):
-    # type: (int) -> Tuple[int, int]
-    status = os.fstat(descriptor)
+def _identity(status):
+    # type: (os.stat_result) -> Tuple[int, int]
     return status.st_dev, status.st_ino
 
 
@@ -256,7 +255,7 @@ class FifoSink(object):
         # type: (int) -> bool
         """Return whether the descriptor still is a pipe that this sink has opened."""
         try:
-            return _identity(descriptor) in self._identities
+            return _identity(os.fstat(descriptor)) in self._identities
         except EnvironmentError:
             return False
 
@@ -264,8 +263,7 @@ class FifoSink(object):
         # type: () -> bool
         """Return whether the path leads to the pipe that is open."""
         try:
-            status = os.stat(self.path)
-            return (status.st_dev, status.st_ino) == _identity(self._descriptor)
+            return _identity(os.stat(self.path)) == _identity(os.fstat(self._descriptor))
         except EnvironmentError:
             return False
 
@@ -280,7 +278,7 @@ class FifoSink(object):
         # type: (int) -> None
         """Use the pipe of a new descriptor from now on."""
         # The last ones too, because another thread may be between this line and the next.
-        self._identities = (_identity(descriptor),) + self._identities[:3]
+        self._identities = (_identity(os.fstat(descriptor)),) + self._identities[:3]
         current = self._descriptor
         if self._is_ours(current):
             _replace(current, descriptor)

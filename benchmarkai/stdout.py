@@ -116,8 +116,12 @@ class StdoutSink(object):
         try:
             write_all(raw, data, written)
         except BaseException:
-            self._cut = self._cut[-15:] + [_file_of(stream, raw)]
+            self._remember_cut(stream, raw)
             raise
+
+    def _remember_cut(self, stream, raw):
+        # type: (Any, Any) -> None
+        self._cut = self._cut[-15:] + [_file_of(stream, raw)]
 
     def _write_with_care(self, stream, text, raw, atomic_size):
         # type: (Any, str, Any, int) -> None
@@ -141,7 +145,7 @@ class StdoutSink(object):
         except BaseException as error:
             written = getattr(error, "written", None)  # None: unknown
             if written if written is not None else raw is None or len(text) > atomic_size:
-                self._cut = self._cut[-15:] + [_file_of(stream, raw)]
+                self._remember_cut(stream, raw)
             if cut and written:
                 error.written = written - 1  # type: ignore[attr-defined]
             raise
@@ -464,10 +468,8 @@ def _wait_for_room(stream):
     """Return when a non-blocking file accepts more: a terminal or a pipe that others share."""
     try:
         from benchmarkai.polling import POLLOUT, wait_for
-    except (
-        ImportError,
-        RuntimeError,
-    ):  # the interpreter is ending, or a signal handler has interrupted the import
+    except (ImportError, RuntimeError):
+        # The interpreter is ending, or a signal handler has interrupted the import.
         time.sleep(0.01)
     else:
         wait_for(POLLOUT, stream)

@@ -124,9 +124,6 @@ class RecordReader(object):
 
     def _parse_text(self, text, bad_byte, may_nest=True):
         # type: (str, Optional[int], bool) -> List[_Found]
-        problem = None
-        if bad_byte is not None:
-            problem = "%s is not UTF-8 (byte %d): write it in UTF-8" % (short_repr(text), bad_byte)
         if text[:1] == "{":
             found = []  # type: List[_Found]
             while self._object and not (may_nest and self._object.expects_value()):
@@ -135,20 +132,20 @@ class RecordReader(object):
                 self._object.start_nested()
             else:
                 self._object = _PartialObject(self.line)
-            return found + self._continue_object(self._object, text, problem, bad_byte)
+            return found + self._continue_object(self._object, text, bad_byte)
         if self._object is None:
-            if problem:
-                return [Problem(self.line, problem)]
+            if bad_byte is not None:
+                return [Problem(self.line, _not_utf8(text, bad_byte))]
             return [_parse(self.line, _parse_line_of_words, text)] if text else []
-        if "=" in text and not problem:
+        if "=" in text and bad_byte is None:
             record = _parse(self.line, _parse_line_of_words, text)
             if isinstance(record, Record):
                 return self._reject_open_objects() + [record]
-        return self._continue_object(self._object, text, problem, bad_byte)
+        return self._continue_object(self._object, text, bad_byte)
 
-    def _continue_object(self, partial, text, problem, bad_byte):
-        # type: (_PartialObject, str, Optional[str], Optional[int]) -> List[_Found]
-        partial.add(text, problem, bad_byte)
+    def _continue_object(self, partial, text, bad_byte):
+        # type: (_PartialObject, str, Optional[int]) -> List[_Found]
+        partial.add(text, bad_byte)
         if partial.is_open():
             return []
         self._object = None
@@ -202,8 +199,8 @@ class _PartialObject(object):
         self.bad_bytes = {}  # type: Dict[int, int]  # by line
         self.problem = None  # type: Optional[str]
 
-    def add(self, text, problem, bad_byte):
-        # type: (str, Optional[str], Optional[int]) -> None
+    def add(self, text, bad_byte):
+        # type: (str, Optional[int]) -> None
         # Without escapes, every second part between quotes is outside of the strings.
         parts = text.replace("\\\\", "").replace('\\"', "").split('"')
         unquoted = '"'.join(parts[::2])
@@ -216,7 +213,7 @@ class _PartialObject(object):
         if self.problem is _TOO_LONG:
             return
         if bad_byte is not None:
-            self.problem = self.problem or problem
+            self.problem = self.problem or _not_utf8(text, bad_byte)
             self.bad_bytes[len(self.lines)] = bad_byte
         self.lines.append(text)
         self.size += len(text) + 1
@@ -260,6 +257,11 @@ class _PartialObject(object):
         if self.problem:
             raise ValueError(self.problem)
         return parse_object("\n".join(self.lines))
+
+
+def _not_utf8(text, bad_byte):
+    # type: (str, int) -> str
+    return "%s is not UTF-8 (byte %d): write it in UTF-8" % (short_repr(text), bad_byte)
 
 
 def _parse(line, parse, *arguments):
