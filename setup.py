@@ -64,7 +64,7 @@ setup(
     scripts=["bin/bai-emit", "bin/bai-daemon"],
     cmdclass={"build_scripts": BuildScripts},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
-    install_requires=["click>=7.0", "tenacity>=8; python_version >= '3.9'"],
+    install_requires=["click>=7.0"],
     # The backends of the daemon; stdout needs none. The daemon needs Python 3.9.
     extras_require={
         # Version 8 speaks with the servers 8 and 9.

@@ -1,5 +1,6 @@
 """bai-daemon: a click group with a command for each backend."""
 
+import json
 import shlex
 import signal
 import sys
@@ -11,9 +12,11 @@ from benchmarkai import __version__
 from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
+from benchmarkai.daemon.database import SpoolError
 from benchmarkai.daemon.log import count, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON
 from benchmarkai.daemon.outcome import Outcome
+from benchmarkai.daemon.status import read_status
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
 
@@ -53,10 +56,12 @@ def main() -> None:
 
 class _Backends(click.Group):
     def list_commands(self, ctx: click.Context) -> List[str]:
-        return backends.NAMES
+        return [*backends.NAMES, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
-        return _make_command(cmd_name) if cmd_name in backends.NAMES else None
+        if cmd_name in backends.NAMES:
+            return _make_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
 
 class _BackendCommand(click.Command):
@@ -78,6 +83,30 @@ bai_daemon = _Backends(
 bai_daemon = click.version_option(
     __version__, prog_name="bai-daemon", message="%(prog)s %(version)s"
 )(bai_daemon)
+
+
+@click.command()
+@click.option("--spool", metavar="PATH", required=True, help="The spool of the daemon.")
+@click.pass_context
+def status(ctx: click.Context, spool: str) -> None:
+    """Print as JSON how a running daemon is doing.
+
+    The exit code is 0 if it is alive, and its last attempt to deliver has not failed: a health
+    check for containers.
+
+    \b
+      $ bai-daemon status --spool /data/spool
+      {"alive": true, "pid": 7, "received": 12, "delivered": 12, "rejected": 0, "waiting": 0, ...}
+    """
+    try:
+        found = read_status(spool)
+    except SpoolError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(found))
+    ctx.exit(0 if found["alive"] and found["last_error"] is None else 1)
+
+
+bai_daemon.add_command(status)
 
 
 def _make_command(name: str) -> click.Command:
@@ -143,7 +172,13 @@ def _report(context: click.Context, outcome: Outcome) -> None:
         log.error("delivery stopped: %s", outcome.failure)
     elif outcome.waiting and outcome.last_error is not None:
         log.error("cannot deliver: %s", outcome.last_error)
-    if outcome.waiting:
+    if outcome.waiting and not outcome.kept:
+        log.error(
+            "%s lost: the spool %s was removed, and could not be created again",
+            count(outcome.waiting, "metric"),
+            outcome.spool,
+        )
+    elif outcome.waiting:
         log.error(
             "%s kept in %s: send with: %s",
             count(outcome.waiting, "metric"),

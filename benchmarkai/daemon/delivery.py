@@ -1,51 +1,272 @@
-"""From the spool to the server, in a thread of its own, with retries."""
+"""From the spool to the server, with retries."""
 
+import math
+import random
 import threading
-import time
-from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
-
-import tenacity
+from collections import deque
+from functools import partial
+from typing import Callable, Deque, List, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unavailable
-from benchmarkai.daemon.log import count, log
+from benchmarkai.daemon.clock import Clock
+from benchmarkai.daemon.log import RejectionLog, count, log
 from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.rejects import metric_entry
 from benchmarkai.daemon.spool import Spool, SpoolFull
 
-_POLL_INTERVAL = 0.1  # seconds between checks whether a batch is full
 _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
 _MAX_PAUSE = 30.0  # seconds before later retries, at most, unless the server asks for more
 _LAST_PAUSE = 0.5  # seconds between retries, at most, while the daemon ends
 
-_Result = TypeVar("_Result")
+# How many series are tried, one metric of each, at a server that has not accepted any metric yet.
+_PROBES = 8
 
 
-class Delivery(threading.Thread):
+class Delivery:
     """Takes batches of metrics from the spool, sends them, and removes what was accepted.
 
-    A batch is sent when batch_size metrics wait, or flush_interval seconds after the last one.
-    Leaving the context stops the thread.
+    A batch is sent when batch_size metrics wait, or flush_interval seconds after the first of
+    them has come. If the server rejects it without saying which metric is bad, its halves are
+    sent, and so on. Each part is removed from the spool as soon as the server has answered.
+
+    A server that has not accepted any metric yet may be the wrong one, or have been given the
+    wrong password. What it rejects stays in the spool, and is sent again.
 
     delivered, rejected: the number of metrics so far.
-    failure: why the thread has ended early, if it has.
     last_error: why the last attempt failed, if it did.
     """
 
     def __init__(
-        self, spool: Spool, backend: Backend, batch_size: int, flush_interval: float
+        self,
+        spool: Spool,
+        backend: Backend,
+        batch_size: int,
+        flush_interval: float,
+        clock: Optional[Clock] = None,
     ) -> None:
-        super().__init__(name="delivery", daemon=True)
         self._spool = spool
         self._backend = backend
         self._batch_size = min(batch_size, backend.max_batch_size or batch_size)
         self._flush_interval = flush_interval
-        self._finishing = threading.Event()
-        self._stopping = threading.Event()
+        self._clock = clock or Clock()
+        self._finishing = False
+        self._flush_at: Optional[float] = -math.inf  # what an earlier daemon has left goes at once
+        self._parts: List[Sequence[Metric]] = []  # the next one to send is the last
+        self._is_left = False  # whether that is the left half of a part that was rejected
+        self._is_bad = False  # whether it is a right half, and all of the left one was accepted
+        self._is_proven = False  # whether the server has accepted a metric
+        self._is_probing = False  # whether the parts are there to prove it
+        self._unrecorded: Deque[Callable[[], None]] = deque()  # changes that the spool lacks
+        self._failures = 0  # in a row
+        self._failed_at = 0.0
+        self._retry_at = 0.0
+        self._logged_error: Optional[str] = None
+        self._rejections = RejectionLog("metric", spool.rejects.path, self._clock)
         self.delivered = 0
         self.rejected = 0
-        self.failure: Optional[str] = None
         self.last_error: Optional[str] = None
 
-    def __enter__(self) -> "Delivery":
+    def finish(self) -> None:
+        """Send at once what waits, with short pauses between retries."""
+        self._finishing = True
+
+    def step(self) -> Optional[float]:
+        """Do what is due: at most one request.
+
+        Returns the seconds until the next step (infinity if nothing waits), or None after
+        finish(), once nothing waits. New metrics may make a step due earlier.
+
+        Raises FatalError.
+        """
+        if self._failures:
+            now = self._clock.monotonic()
+            retry_at = self._retry_at
+            if self._finishing:
+                retry_at = min(retry_at, self._failed_at + _LAST_PAUSE)
+            if now < retry_at:
+                return retry_at - now
+        try:
+            if self._unrecorded:
+                self._record()
+                self._note_success()
+            elif self._parts:
+                self._send(self._parts[-1])
+            else:
+                return self._take_batch()
+        except (Unavailable, SpoolFull) as error:
+            return self._note_failure(error)
+        return 0.0
+
+    def _take_batch(self) -> Optional[float]:
+        """Make the next batch the only part. Returns as step() does."""
+        self._rejections.flush(now=True)
+        waiting = self._spool.waiting()
+        if not waiting:
+            self._flush_at = None
+            return None if self._finishing else math.inf
+        now = self._clock.monotonic()
+        if self._flush_at is None:
+            self._flush_at = now + self._flush_interval
+        if (
+            waiting < self._batch_size
+            and now < self._flush_at
+            and not self._finishing
+            and not self._failures
+            and not self._spool.fullness()
+        ):
+            return self._flush_at - now
+        self._flush_at = None
+        batch = self._spool.oldest(self._batch_size)
+        self._is_left = self._is_bad = False
+        accepted = self._reject_locally(batch)
+        if accepted:
+            self._parts.append(accepted)
+        self._record()
+        return 0.0
+
+    def _reject_locally(self, batch: Sequence[Metric]) -> Sequence[Metric]:
+        """Reject what the server cannot hold, without asking it. Return the others."""
+        reasons = [self._reason_to_reject(metric) for metric in batch]
+        rejected = [(metric, reason) for metric, reason in zip(batch, reasons) if reason]
+        if rejected:
+            self._settle([metric for metric, _ in rejected], rejected)
+        return [metric for metric, reason in zip(batch, reasons) if not reason]
+
+    def _reason_to_reject(self, metric: Metric) -> Optional[str]:
+        try:
+            float(metric.value)
+            "".join([metric.name, *metric.labels, *metric.labels.values()]).encode("utf-8")
+        except OverflowError:
+            return "the integer is larger than a double can be (1.8e308)"
+        except UnicodeEncodeError:
+            return "its name or a label has half a character (a lone surrogate)"
+        return self._backend.reason_to_reject_labels(
+            metric.labels
+        ) or self._backend.reason_to_reject(metric)
+
+    def _send(self, part: Sequence[Metric]) -> None:
+        """Send the last of the parts, and go on by the answer."""
+        if self._is_bad and len(part) > 1:
+            self._split()
+            return
+        try:
+            rejected = self._backend.send(part) or []
+            if len(rejected) == len(part) and not self._is_proven:
+                raise Rejected(rejected[0][1])
+        except (Unavailable, FatalError):
+            raise
+        except Rejected as error:
+            if not self._is_proven:
+                self._probe(part, str(error))
+                return
+            if len(part) > 1:
+                self._split()
+                return
+            rejected = [(part[0], str(error))]
+        except Exception as error:
+            log.debug("unexpected error", exc_info=True)
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        self._is_bad = self._is_left and not rejected
+        self._is_left = False
+        self._parts.pop()
+        if len(rejected) < len(part):
+            self._is_proven = True
+        if self._is_probing:
+            self._is_probing = False
+            self._parts.clear()
+        self._settle(part, rejected)
+        self._record()
+        self._note_success()
+
+    def _split(self) -> None:
+        """Replace the last of the parts by its halves."""
+        part = self._parts.pop()
+        middle = len(part) // 2
+        self._parts += [part[middle:], part[:middle]]
+        self._is_left = True
+        self._is_bad = False
+
+    def _probe(self, part: Sequence[Metric], reason: str) -> None:
+        """Look for a metric that the server accepts, as it has rejected all so far."""
+        if self._is_probing:
+            self._parts.pop()
+        else:
+            self._is_probing = True
+            self._parts = [
+                [metric]
+                for metric in self._spool.sample(_PROBES)
+                if [metric] != part and self._reason_to_reject(metric) is None
+            ]
+        if not self._parts:
+            self._is_probing = False
+            raise Unavailable(
+                f"{reason} (the server has not accepted any metric yet, so this may be a mistake "
+                "in the options: all metrics are kept)"
+            )
+
+    def _settle(self, part: Sequence[Metric], rejected: Sequence[Tuple[Metric, str]]) -> None:
+        """Note what the spool has to record about metrics that are done with."""
+        if rejected:
+            entries = [metric_entry(metric, reason) for metric, reason in rejected]
+            self._unrecorded.append(partial(self._spool.reject, entries))
+        self._unrecorded.append(partial(self._spool.remove, part))
+        self._unrecorded.append(partial(self._count, len(part), rejected))
+
+    def _count(self, number: int, rejected: Sequence[Tuple[Metric, str]]) -> None:
+        self.delivered += number - len(rejected)
+        self.rejected += len(rejected)
+        if rejected:
+            metric, reason = rejected[0]
+            self._rejections.add(len(rejected), repr(metric.name), reason)
+
+    def _record(self) -> None:
+        while self._unrecorded:
+            self._unrecorded[0]()
+            self._unrecorded.popleft()
+
+    def _note_success(self) -> None:
+        if self._failures:
+            log.info("delivering again")
+        self._failures = 0
+        self._logged_error = self.last_error = None
+
+    def _note_failure(self, error: Exception) -> float:
+        """Return the pause before the next attempt."""
+        pause = (getattr(error, "retry_after", None) or 0.0) + _backoff(self._failures)
+        if self._finishing:
+            pause = min(pause, _LAST_PAUSE)
+        self._failures += 1
+        self._failed_at = self._clock.monotonic()
+        self._retry_at = self._failed_at + pause
+        self.last_error = str(error)
+        # While the daemon ends, retries come every half second, and the end is logged anyway.
+        if not self._finishing or self.last_error != self._logged_error:
+            self._logged_error = self.last_error
+            log.warning(
+                "cannot deliver: %s; %s waiting; next retry in %.1f s",
+                error,
+                count(self._spool.waiting(), "metric"),
+                pause,
+            )
+        return pause
+
+
+class DeliveryThread(threading.Thread):
+    """Makes the steps of a delivery when they are due. Leaving the context stops it.
+
+    delivery: the delivery.
+    failure: why the thread has ended early, if it has.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__(name="delivery", daemon=True)
+        self.delivery = delivery
+        self._condition = threading.Condition()
+        self._has_news = False
+        self._stopping = False
+        self.failure: Optional[str] = None
+
+    def __enter__(self) -> "DeliveryThread":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -53,155 +274,42 @@ class Delivery(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                batch = self._spool.oldest(self._batch_size)
-                if batch:
-                    self._deliver(batch)
-                elif self._finishing.is_set():
+            while not self._stopping:
+                pause = self.delivery.step()
+                if pause is None:
                     return
-                if len(batch) < self._batch_size:
-                    self._wait_for_batch()
-        except _Stopped:
-            pass
+                self._wait(pause)
         except Exception as error:
             self.failure = str(error)
             log.debug("delivery failed", exc_info=True)
 
+    def notify(self) -> None:
+        """Tell it about new metrics."""
+        with self._condition:
+            self._has_news = True
+            self._condition.notify()
+
     def finish(self) -> None:
-        """End as soon as nothing waits any more, with short pauses between retries."""
-        self._finishing.set()
+        """End as soon as nothing waits any more."""
+        self.delivery.finish()
+        self.notify()
 
     def stop(self) -> None:
         """End now, whatever waits."""
-        if self._stopping.is_set():
+        if self._stopping:
             return
-        self._stopping.set()
-        self._finishing.set()
+        self._stopping = True
+        self.notify()
         if self.is_alive():
             self.join(_LAST_PAUSE)
 
-    def _wait_for_batch(self) -> None:
-        deadline = time.monotonic() + self._flush_interval
-        while not self._finishing.is_set() and time.monotonic() < deadline:
-            waiting = self._spool.waiting()
-            if waiting >= self._batch_size or (waiting and self._spool.fullness()):
-                break
-            self._finishing.wait(min(_POLL_INTERVAL, self._flush_interval))
-
-    def _deliver(self, batch: Sequence[Metric]) -> None:
-        accepted: List[Metric] = []
-        rejected: List[Tuple[Metric, str]] = []
-        for metric in batch:
-            reason = self._reason_to_reject(metric)
-            if reason is None:
-                accepted.append(metric)
-            else:
-                rejected.append((metric, reason))
-        if accepted:
-            rejected.extend(self._send(accepted))
-        if rejected:
-            entries = [_entry(metric, reason) for metric, reason in rejected]
-            self._retry(self._spool.reject, entries)
-        self._retry(self._spool.remove, batch)
-        self.delivered += len(batch) - len(rejected)
-        self.rejected += len(rejected)
-        if rejected:
-            metric, reason = rejected[0]
-            log.warning(
-                "rejected %d of %s, the first is %r: %s: see %s",
-                len(rejected),
-                count(len(batch), "metric"),
-                metric.name,
-                reason,
-                self._spool.rejected_path,
-            )
-
-    def _reason_to_reject(self, metric: Metric) -> Optional[str]:
-        try:
-            float(metric.value)
-        except OverflowError:
-            return "the integer is larger than a double can be (1.8e308)"
-        return self._backend.reason_to_reject_labels(
-            metric.labels
-        ) or self._backend.reason_to_reject(metric)
-
-    def _send(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
-        """Send until the server has the metrics. Return those that it rejects, with the reason."""
-        try:
-            return self._retry(self._send_once, metrics)
-        except Rejected as error:
-            if len(metrics) == 1:
-                return [(metrics[0], str(error))]
-        # The server rejects one of them without saying which.
-        middle = len(metrics) // 2
-        return self._send(metrics[:middle]) + self._send(metrics[middle:])
-
-    def _send_once(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
-        try:
-            return self._backend.send(metrics) or []
-        except (Unavailable, Rejected, FatalError):
-            raise
-        except UnicodeError as error:  # labels from bytes in no known encoding
-            raise Rejected(str(error)) from error
-        except Exception as error:
-            log.debug("unexpected error", exc_info=True)
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
-
-    def _retry(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        retrying = tenacity.Retrying(
-            wait=_pause_before_retry,
-            retry=tenacity.retry_if_exception_type((Unavailable, SpoolFull)),
-            before_sleep=self._log_retry,
-            sleep=self._pause,
-        )
-        result = retrying(function, *arguments)
-        self.last_error = None
-        if retrying.statistics["attempt_number"] > 1:
-            log.info("delivering again")
-        return result
-
-    def _log_retry(self, retry_state: tenacity.RetryCallState) -> None:
-        self.last_error = str(_error_of(retry_state))
-        if self._finishing.is_set():
-            return  # the log says it at the end
-        log.warning(
-            "cannot deliver: %s; %s waiting; next retry in %.1f s",
-            self.last_error,
-            count(self._spool.waiting(), "metric"),
-            retry_state.next_action.sleep if retry_state.next_action else 0.0,
-        )
-
-    def _pause(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        self._finishing.wait(seconds)
-        if self._finishing.is_set():
-            self._stopping.wait(max(0.0, min(_LAST_PAUSE, deadline - time.monotonic())))
-        if self._stopping.is_set():
-            raise _Stopped()
+    def _wait(self, seconds: float) -> None:
+        with self._condition:
+            if not self._has_news:
+                self._condition.wait(min(seconds, threading.TIMEOUT_MAX))
+            self._has_news = False
 
 
-_backoff = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_MAX_PAUSE)
-
-
-# Old versions of tenacity pass the argument by this name.
-def _pause_before_retry(retry_state: tenacity.RetryCallState) -> float:
-    retry_after = getattr(_error_of(retry_state), "retry_after", None) or 0.0
-    return max(retry_after, _backoff(retry_state))
-
-
-def _error_of(retry_state: tenacity.RetryCallState) -> Optional[BaseException]:
-    return retry_state.outcome.exception() if retry_state.outcome else None
-
-
-class _Stopped(Exception):
-    """The daemon ends, whatever waits."""
-
-
-def _entry(metric: Metric, reason: str) -> Any:
-    return {
-        "time": metric.time,
-        "name": metric.name,
-        "value": metric.value,
-        "labels": metric.labels,
-        "reason": reason,
-    }
+def _backoff(failures: int) -> float:
+    """Return a random pause in seconds, after so many failures before this one."""
+    return random.uniform(0, min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))

@@ -1,18 +1,18 @@
 """From the pipe into the spool."""
 
 import enum
-import time
-from typing import Any, List, Mapping, Optional
+from typing import List, Optional
 
+from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.decode import RejectedLine, decode
-from benchmarkai.daemon.log import count, log
+from benchmarkai.daemon.log import RejectionLog, log
 from benchmarkai.daemon.pipe import Pipe
+from benchmarkai.daemon.rejects import line_entry
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from benchmarkai.errors import short_repr
 from benchmarkai.jsonlines import MAX_RECORD_SIZE
 
 _BUSY_SIZE = 1 << 15  # bytes
-_LOG_INTERVAL = 1.0  # seconds between log lines about rejected lines
 
 
 class Flow(enum.Enum):
@@ -25,20 +25,19 @@ class Flow(enum.Enum):
 
 
 class Intake:
-    """Moves data from a pipe into a spool.
+    """Moves data from a pipe into the journal of a spool, and makes metrics of its lines.
 
     received: the number of metrics stored so far.
     rejected: the number of lines rejected so far.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, clock: Optional[Clock] = None) -> None:
         self._spool = spool
+        self._clock = clock or Clock()
         self._blocked = False
-        self._first = True
+        self._homeless = False  # whether the files of the spool are gone for now
         self._recorded: List[RejectedLine] = []  # in the file, though their data is not stored yet
-        self._unlogged = 0  # lines rejected since the last log line about them
-        self._sample: Optional[RejectedLine] = None  # the first of those
-        self._last_logged = 0.0
+        self.rejections = RejectionLog("line", spool.rejects.path, self._clock)
         self.received = 0
         self.rejected = 0
 
@@ -47,71 +46,76 @@ class Intake:
 
         ignore_limit: accept it although the spool has reached its limit.
         """
-        self.log_rejected()
+        self.rejections.flush()
+        self._restore_files()
         try:
-            if self._spool.restore_file():
-                log.error("the spool %r was removed: created it again", self._spool.path)
+            if not ignore_limit:
+                self._spool.free_disk_space()
+                reason = self._spool.fullness()
+                if reason is not None:
+                    return self._block(reason)
+            size = self._spool.receive(pipe)
+            stored = self._store_lines()
         except SpoolFull as error:
             return self._block(str(error))
-        if not ignore_limit:
-            self._spool.free_disk_space()
-            reason = self._spool.fullness()
-            if reason is not None:
-                return self._block(reason)
-        data = pipe.peek()
-        if not data:
-            return Flow.IDLE
-        if self._first:
-            self._first = False
-            self._spool.recover_partial_line(data)
-        buffered = self._spool.partial_line + data
-        end = buffered.rfind(b"\n") + 1
-        if len(buffered) - end > MAX_RECORD_SIZE:
-            end = len(buffered)
-        if not self._store(buffered[:end], buffered[end:], data):
-            return Flow.BLOCKED
-        pipe.consume(data)
         if self._blocked:
             self._blocked = False
             log.info("accepting metrics again")
-        return Flow.BUSY if len(data) >= _BUSY_SIZE else Flow.TRICKLE
+        if size >= _BUSY_SIZE:
+            return Flow.BUSY
+        return Flow.TRICKLE if size or stored else Flow.IDLE
+
+    def recover(self) -> None:
+        """Store the lines that an earlier process has read but not stored.
+
+        Raises SpoolFull.
+        """
+        self._store_lines()
 
     def end(self) -> bool:
-        """Treat the partial line as a whole one. Return whether it could be stored."""
-        return not self._spool.partial_line or self._store(self._spool.partial_line, b"")
-
-    def log_rejected(self, now: bool = False) -> None:
-        """Log which lines were rejected, at most once a second unless now is true."""
-        due = now or time.monotonic() - self._last_logged >= _LOG_INTERVAL
-        if self._sample is not None and due:
-            log.warning(
-                "rejected %s, the first is %s: %s: see %s",
-                count(self._unlogged, "line"),
-                short_repr(self._sample.line.decode("utf-8", "backslashreplace")),
-                self._sample.reason,
-                self._spool.rejected_path,
-            )
-            self._unlogged = 0
-            self._sample = None
-            self._last_logged = time.monotonic()
-
-    def _store(self, lines: bytes, partial_line: bytes, data: bytes = b"") -> bool:
-        pairs, rejected = decode(lines)
+        """Treat a partial line as a whole one. Return whether everything could be stored."""
         try:
-            if rejected and rejected != self._recorded:
-                self._spool.reject([_entry(line) for line in rejected])
-                self._recorded = rejected
-            self._spool.add(pairs, partial_line, data)
+            self._store_lines(all_of_them=True)
         except SpoolFull as error:
             self._block(str(error))
             return False
+        return True
+
+    def _restore_files(self) -> None:
+        try:
+            if self._spool.restore_files():
+                self._homeless = False
+                log.error("the spool %r was removed: created it again", self._spool.path)
+        except SpoolFull as error:
+            if not self._homeless:
+                self._homeless = True
+                log.error(
+                    "%s: until it can be created again, metrics that cannot be delivered are lost "
+                    "when this daemon ends",
+                    error,
+                )
+
+    def _store_lines(self, all_of_them: bool = False) -> bool:
+        """Store the whole lines of the journal. Return whether there were any."""
+        pending = self._spool.pending()
+        end = pending.rfind(b"\n") + 1
+        if all_of_them or len(pending) - end > MAX_RECORD_SIZE:
+            end = len(pending)
+        if not end:
+            return False
+        pairs, rejected = decode(pending[:end])
+        if rejected and rejected != self._recorded:
+            now = self._clock.time()
+            self._spool.reject([line_entry(*line, now) for line in rejected])
+            self._recorded = rejected
+        self._spool.add(pairs, end)
         self._recorded = []
         self.received += len(pairs)
         self.rejected += len(rejected)
         if rejected:
-            self._sample = self._sample or rejected[0]
-            self._unlogged += len(rejected)
-        self.log_rejected()
+            line, reason = rejected[0]
+            text = short_repr(line.decode("utf-8", "backslashreplace"))
+            self.rejections.add(len(rejected), text, reason)
         return True
 
     def _block(self, reason: str) -> Flow:
@@ -119,11 +123,3 @@ class Intake:
             self._blocked = True
             log.error("%s: metrics stay in the pipe, and emitters block until it has room", reason)
         return Flow.BLOCKED
-
-
-def _entry(rejected: RejectedLine) -> Mapping[str, Any]:
-    return {
-        "time": time.time_ns(),
-        "line": rejected.line.decode("utf-8", "backslashreplace"),
-        "reason": rejected.reason,
-    }

@@ -3,7 +3,11 @@
 import logging
 import time
 
+from benchmarkai.daemon.clock import Clock
+
 log = logging.getLogger("bai-daemon")
+
+_INTERVAL = 1.0  # seconds between log lines about what was rejected
 
 
 def log_to_stderr(level: str) -> None:
@@ -23,6 +27,42 @@ def log_to_stderr(level: str) -> None:
 def count(number: int, noun: str) -> str:
     """Return the number and the noun, such as "1 metric" or "2 metrics"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class RejectionLog:
+    """Logs what is rejected, at most once a second.
+
+    noun: "line" or "metric".
+    path: the file in which it is kept.
+    """
+
+    def __init__(self, noun: str, path: str, clock: Clock) -> None:
+        self._noun = noun
+        self._path = path
+        self._clock = clock
+        self._number = 0  # since the last log line
+        self._first = ""
+        self._last_logged = float("-inf")
+
+    def add(self, number: int, first: str, reason: str) -> None:
+        """Take note of so many that were rejected, the first of which is this for that reason."""
+        if not self._number:
+            self._first = f"{first}: {reason}"
+        self._number += number
+        self.flush()
+
+    def flush(self, now: bool = False) -> None:
+        """Log what has not been logged yet, if it is time to, or now."""
+        due = now or self._clock.monotonic() - self._last_logged >= _INTERVAL
+        if self._number and due:
+            log.warning(
+                "rejected %s, the first is %s: see %s",
+                count(self._number, self._noun),
+                self._first,
+                self._path,
+            )
+            self._number = 0
+            self._last_logged = self._clock.monotonic()
 
 
 class _Formatter(logging.Formatter):

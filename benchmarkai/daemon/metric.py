@@ -10,8 +10,9 @@ class Metric(NamedTuple):
     """A metric that waits for its delivery.
 
     id: unique to this metric, and the same each time it is sent.
-    time: when it was read, in nanoseconds since 1970 UTC. No two metrics of a spool share one.
+    time: when it was read, in nanoseconds since 1970 UTC.
     value: a finite number.
+    sequence: its number in the spool, which gives the order.
     """
 
     id: str
@@ -19,6 +20,7 @@ class Metric(NamedTuple):
     name: str
     value: Value
     labels: Mapping[str, str]
+    sequence: int = 0
 
 
 def format_time(nanoseconds: int) -> str:

@@ -143,6 +143,19 @@ COMMON: Sequence[click.Parameter] = [
         show_default=True,
     ),
     option(
+        "--refused-limit",
+        "Maximum size of SPOOL.refused. What is rejected beyond it is counted, but not kept.",
+        metavar="SIZE",
+        callback=_parse_size,
+        default="64M",
+        show_default=True,
+    ),
+    click.Option(
+        ["--retry-refused"],
+        is_flag=True,
+        help="Take the metrics in SPOOL.refused back into the spool, and send them again.",
+    ),
+    option(
         "--batch-size",
         "Maximum number of metrics in a request.",
         type=click.IntRange(min=1),
@@ -158,9 +171,16 @@ COMMON: Sequence[click.Parameter] = [
     ),
     option(
         "--shutdown-timeout",
-        "Seconds for the last deliveries, once the command has ended or a signal to stop arrived.",
+        "Seconds for the last deliveries; after a command, seconds without any progress.",
         type=click.FloatRange(min=0),
         default=8.0,
+        show_default=True,
+    ),
+    option(
+        "--status-interval",
+        "Seconds between log lines with the status, if there is news; 0 for none.",
+        type=click.FloatRange(min=0),
+        default=60.0,
         show_default=True,
     ),
     option(

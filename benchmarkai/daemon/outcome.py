@@ -12,6 +12,7 @@ class Outcome:
     rejected: the number of lines and metrics that were rejected for good.
     waiting: the number of metrics that are kept in the spool.
     spool: the path of the spool.
+    kept: whether the spool is where the next daemon finds it.
     stored: whether everything in the pipe reached the spool.
     failure: why the delivery ended early, if it did.
     last_error: why the last attempt to deliver failed, if it did.
@@ -23,6 +24,7 @@ class Outcome:
     rejected: int
     waiting: int
     spool: str
+    kept: bool = True
     stored: bool = True
     failure: Optional[str] = None
     last_error: Optional[str] = None

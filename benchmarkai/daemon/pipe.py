@@ -1,8 +1,7 @@
-"""The daemon's end of the named pipe. Data is read, stored elsewhere, and only then taken out."""
+"""The daemon's end of the named pipe, from which the kernel moves the data into a file."""
 
 import contextlib
 import ctypes
-import enum
 import errno
 import fcntl
 import os
@@ -10,9 +9,10 @@ import select
 import stat
 import sys
 import termios
+from typing import Any, Optional
 
 _F_SETPIPE_SZ = 1031  # fcntl(2), Linux
-_SPLICE_F_NONBLOCK = 2  # tee(2)
+_SPLICE_F_NONBLOCK = 2  # splice(2), tee(2)
 
 _CAPACITY = 1 << 20  # bytes; the most that users may ask for (/proc/sys/fs/pipe-max-size)
 _DEFAULT_CAPACITY = 1 << 16  # bytes; pipe(7)
@@ -22,37 +22,30 @@ class PipeError(Exception):
     """The path cannot be used for the pipe of a daemon."""
 
 
-class _State(enum.Enum):
-    OPEN = "emitters may write, and all data is ours"
-    FILLED = "we created it: it is unlinked, and so full that nobody can write"
-    SHARED = "it existed before: only the data that was in it at end() is ours"
-    DRAINED = "all data that is ours has been consumed"
-
-
 class Pipe:
-    """A named pipe whose data stays in it until it is stored elsewhere.
+    """A named pipe, which the daemon empties into a file.
 
     path: where the pipe is, or is created.
     mode: its permissions, whatever the umask says.
 
-    On Linux, tee(2) shows the data and leaves it in the pipe: peek(), store it, consume(). If the
-    daemon is killed in between, the next one finds the data again. On other systems peek() takes
-    the data out.
+    On Linux, splice(2) takes the data out of the pipe and puts it into the file in one step, so
+    that none is lost or doubled if the daemon is killed. On other systems, and on file systems
+    that cannot do it, data that is read and not written yet is lost then.
 
-    close(), or leaving the context, removes the pipe if it was created here and end() has not
-    removed it.
+    close(), or leaving the context, removes the pipe if it was created here.
 
-    Raises PipeError for a path that is not a named pipe, is not trusted, or has a daemon already.
+    Raises PipeError for a path that is not a named pipe, or not trusted.
     """
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
         self.mode = mode
         self.created = False
-        self._state = _State.OPEN
-        self._shared_size = 0  # bytes that are still ours in a SHARED pipe
-        self._peeked = b""  # data taken out by peek(), without tee(2)
-        self._tee = getattr(ctypes.CDLL(None, use_errno=True), "tee", None)
+        self._remaining: Optional[int] = None  # bytes that are still ours; None means all
+        self._unwritten = b""  # data that was read, without splice(2), and not written yet
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._splice = getattr(libc, "splice", None)
+        self._tee = getattr(libc, "tee", None)
         with contextlib.ExitStack() as stack:
             try:
                 self._open(stack)
@@ -78,13 +71,12 @@ class Pipe:
                 os.unlink(self.path)
             raise
         stack.callback(os.close, self._descriptor)
-        self._lock()
         stack.callback(self._remove)
         status = os.fstat(self._descriptor)
         self._check(status)
         if status.st_uid == os.geteuid() and _is_readable_by_others(status):
             os.fchmod(self._descriptor, self.mode)
-        # peek() can show only what fits into the copy, so that must hold all of the pipe.
+        # At the end, the data must fit into a copy.
         self._copy, self._copy_end = os.pipe()
         stack.callback(os.close, self._copy)
         stack.callback(os.close, self._copy_end)
@@ -117,57 +109,82 @@ class Pipe:
         """
         return Pipe(self.path, self.mode)
 
-    def peek(self) -> bytes:
-        """Return the data in the pipe, or as much of it as can be shown at once."""
-        if self._state is _State.DRAINED:
-            return b""
-        if self._tee is None:
-            self._peeked = self._peeked or _read(self._descriptor, _CAPACITY)
-            return self._peeked
-        size = self._tee(self._descriptor, self._copy_end, self._capacity, _SPLICE_F_NONBLOCK)
-        if size < 0:
-            code = ctypes.get_errno()
-            if code in (errno.EAGAIN, errno.EINTR):
-                return b""
-            raise OSError(code, os.strerror(code))
-        data = _read(self._copy, size)
-        return data[: self._shared_size] if self._state is _State.SHARED else data
+    def move(self, file: int, offset: int) -> int:
+        """Move data from the pipe into a file, and return how many bytes it was.
 
-    def consume(self, data: bytes) -> None:
-        """Take this data, which peek() has returned, out of the pipe."""
-        self._peeked = b""
-        if self._state is _State.FILLED:
-            # Taking it out would make room for a writer. The pipe is thrown away with it.
-            self._state = _State.DRAINED
-            return
-        if self._tee is not None:
-            _read(self._descriptor, len(data))
-        if self._state is _State.SHARED:
-            self._set_remaining(self._shared_size - len(data))
+        file: a descriptor.
+        offset: where in the file to write.
 
-    def end(self) -> None:
-        """Stop accepting writes, as far as that is ours to do. peek() returns what is left.
-
-        If we created the pipe, unlink it and fill it with newlines: whoever has it open waits,
-        and opens the path anew once the pipe is closed, so nothing can be written and lost. A
-        pipe that existed before stays, and what is written to it from now on is for its next
-        reader.
+        Raises OSError if the file cannot be written. The data is not lost then.
         """
-        if not self.created:
-            self._set_remaining(len(self._peeked) or self._readable_size())
-            return
-        self._remove()
+        size = self._capacity if self._remaining is None else self._remaining
+        moved = self._move(file, offset, size) if size else 0
+        if self._remaining is not None:
+            self._remaining -= moved
+        return moved
+
+    def end(self) -> bool:
+        """Stop accepting writes, as far as that is ours to do. What is left can still be moved.
+
+        A pipe that we created, or whose path is gone, is filled with newlines. Whoever has it
+        open waits, and opens the path anew once the pipe is closed, so nothing can be written
+        and lost. Any other pipe stays, and what is written to it from now on is for its next
+        reader.
+
+        Returns whether what is left is the last that anybody will read from this pipe.
+        """
+        if not self.created and self.is_in_place():
+            self._remaining = self._readable_size() + len(self._unwritten)
+            return False
         if self._tee is None:
-            return
+            self._remove()
+            return True
         for filler in (b"\n" * select.PIPE_BUF, b"\n"):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     os.write(self._descriptor, filler)
-        self._state = _State.FILLED
+        # Moving the data out of the pipe would make room for a writer.
+        size = _call(
+            self._tee,
+            self._descriptor,
+            self._copy_end,
+            ctypes.c_size_t(self._capacity),
+            _SPLICE_F_NONBLOCK,
+        )
+        self._unwritten += _read(self._copy, size).rstrip(b"\n") + b"\n"
+        self._remaining = len(self._unwritten)
+        return True
 
-    def _set_remaining(self, size: int) -> None:
-        self._shared_size = size
-        self._state = _State.SHARED if size > 0 else _State.DRAINED
+    def _move(self, file: int, offset: int, size: int) -> int:
+        if self._splice is not None and not self._unwritten:
+            try:
+                return _call(
+                    self._splice,
+                    self._descriptor,
+                    None,
+                    file,
+                    ctypes.byref(ctypes.c_longlong(offset)),
+                    ctypes.c_size_t(size),
+                    _SPLICE_F_NONBLOCK,
+                )
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._splice = None  # the file system cannot do it
+        if not self._unwritten:
+            with contextlib.suppress(BlockingIOError):
+                self._unwritten = os.read(self._descriptor, size)
+        moved = 0
+        while self._unwritten:
+            try:
+                written = os.pwrite(file, self._unwritten, offset + moved)
+            except OSError:
+                if not moved:
+                    raise
+                break
+            self._unwritten = self._unwritten[written:]
+            moved += written
+        return moved
 
     def _readable_size(self) -> int:
         size = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
@@ -189,25 +206,23 @@ class Pipe:
                 "replace it: remove it, or choose another path (--fifo)"
             )
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipeError(
-                f"another daemon reads the pipe {self.path!r}: stop it, or choose another path "
-                "(--fifo)"
-            ) from None
+
+def _call(function: Any, *arguments: Any) -> int:
+    """Call a function of the C library, and return the number of bytes that it has moved."""
+    size: int = function(*arguments)
+    if size < 0:
+        code = ctypes.get_errno()
+        if code in (errno.EAGAIN, errno.EINTR):
+            return 0
+        raise OSError(code, os.strerror(code))
+    return size
 
 
 def _read(descriptor: int, size: int) -> bytes:
     parts = []
     while size:
-        try:
-            part = os.read(descriptor, size)
-        except BlockingIOError:
-            break
-        parts.append(part)
-        size -= len(part)
+        parts.append(os.read(descriptor, size))
+        size -= len(parts[-1])
     return b"".join(parts)
 
 

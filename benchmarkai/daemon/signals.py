@@ -8,7 +8,7 @@ from typing import Callable, List, Optional
 
 from benchmarkai.child import PASSED_SIGNALS
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:

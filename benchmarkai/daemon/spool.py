@@ -1,19 +1,20 @@
 """The spool: a queue on disk in which metrics wait until the server has accepted them."""
 
 import contextlib
-import errno
-import hashlib
 import json
 import os
+import random
 import sqlite3
-import stat
 import threading
-import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon import database
+from benchmarkai.daemon.clock import Clock
+from benchmarkai.daemon.journal import Journal
+from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric, Value
-from benchmarkai.stdout import write_all
+from benchmarkai.daemon.pipe import Pipe
+from benchmarkai.daemon.rejects import Entry, RejectsFile
 
 # Bytes of the disk that are left free: removing metrics takes some space before it frees any.
 _RESERVED = 16 << 20
@@ -23,6 +24,9 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 _MAX_PARAMETERS = 999  # of a statement, in every version of SQLite
 _MAX_FREE_PAGES = 1000  # of the database, before they are given back to the file system
+_MAX_STEP_BACK = 60 * 10**9  # nanoseconds of the clock that times do not follow
+_RESTORE_INTERVAL = 1.0  # seconds between attempts to create removed files again
+_CHUNK = 1000  # metrics
 
 
 class SpoolFull(Exception):
@@ -32,11 +36,12 @@ class SpoolFull(Exception):
 class Spool:
     """Keeps metrics in order, with their times and labels, across crashes and restarts.
 
-    path: the path of the database. SQLite keeps its own files beside it; PATH.refused contains
-        what was rejected, one JSON object a line.
-    labels: the labels of metrics that are added from now on. Those in the spool keep theirs.
+    path: the path of the database. SQLite keeps its own files beside it; PATH.in is the journal
+        of what was read from the pipe, PATH.refused contains what was rejected.
     limit: the maximum size of the database in bytes; fullness() tells when it is reached.
-    clock: returns nanoseconds since 1970.
+    refused_limit: the maximum size of the file of what was rejected, in bytes.
+
+    target: the server to which the metrics go.
 
     Once add() has returned, the metrics survive the death of the process; if the system crashes,
     its last moments may be lost (SQLite's WAL mode with synchronous=NORMAL). Threads may share a
@@ -46,20 +51,22 @@ class Spool:
     """
 
     def __init__(
-        self,
-        path: str,
-        labels: Mapping[str, str],
-        limit: int,
-        clock: Callable[[], int] = time.time_ns,
+        self, path: str, limit: int, refused_limit: int = 1 << 30, clock: Optional[Clock] = None
     ) -> None:
         self.path = path
-        self.rejected_path = path + ".refused"
-        self.partial_line = b""  # bytes after the last newline in the pipe
+        self.rejects = RejectsFile(path + ".refused", refused_limit)
         self._limit = limit
-        self._clock = clock
+        self._clock = clock or Clock()
         self._lock = threading.RLock()
-        self._labels_json = json.dumps(labels, sort_keys=True)
-        self.corrupt_path = database.open_database(path, clock, self._load)
+        self._next_restore = 0.0
+        self.corrupt_path = database.open_database(path, self._clock.time, self._load)
+        try:
+            self._journal = Journal(path + ".in", self._position)
+        except OSError as error:
+            self._database.close()
+            raise database.SpoolError(
+                f"cannot use the spool {path!r}: {path}.in: {error.strerror}"
+            ) from error
 
     def __enter__(self) -> "Spool":
         return self
@@ -69,108 +76,143 @@ class Spool:
 
     def close(self) -> None:
         with self._lock:
+            self._journal.remove()
+            self._journal.close()
             self._database.close()
 
     def _load(self, connection: sqlite3.Connection) -> None:
         self._database = connection
-        with self._database:
-            self._database.execute(
-                "INSERT OR IGNORE INTO labels (json) VALUES (?)", (self._labels_json,)
-            )
-        self._labels = self._one("SELECT id FROM labels WHERE json = ?", self._labels_json)[0]
-        self._waiting: int = self._one("SELECT count(*) FROM metrics")[0]
-        (
-            self._id,
-            self._last_time,
-            self.partial_line,
-            self._previous_partial_line,
-            self._stored_size,
-            self._stored_digest,
-        ) = self._one("SELECT id, last, rest, before, size, digest FROM state")
+        self._is_open = True
+        self._waiting: int = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
+        self._time: int
+        self._sequence: int
+        row = connection.execute(
+            "SELECT id, sequence, time, position, labels, target FROM state"
+        ).fetchone()
+        self._id, self._sequence, self._time, self._position, self._labels, self.target = row
 
-    def restore_file(self) -> bool:
-        """Create the database file again if somebody has removed it. Return whether it was so.
+    # What comes in
 
-        Raises SpoolFull if it cannot be created.
+    def begin(self, labels: Mapping[str, str], target: str) -> Optional[str]:
+        """Set the labels and the server of the metrics that come next.
+
+        Those in the spool keep their labels.
+
+        Returns the server to which metrics in the spool should have gone, if that is another one.
         """
-        if os.path.exists(self.path):
-            return False
         with self._lock:
-            old_umask = os.umask(0o077)
-            try:
-                self._database.execute("VACUUM INTO ?", (self.path,))
-                self._database.close()
-                for suffix in ("-wal", "-shm"):
-                    if os.path.exists(self.path + suffix):
-                        os.unlink(self.path + suffix)
-                self._load(database.connect(self.path))
-            except (sqlite3.Error, OSError) as error:
-                raise SpoolFull(f"the spool {self.path!r} was removed: {error}") from error
-            finally:
-                os.umask(old_umask)
-        return True
+            with self._transaction():
+                self._labels = self._id_of_labels(json.dumps(labels, sort_keys=True))
+                self._database.execute(
+                    "UPDATE state SET labels = ?, target = ?", (self._labels, target)
+                )
+            other = self.target if self._waiting and self.target != target else None
+            self.target = target
+            return other
 
-    def recover_partial_line(self, data: bytes) -> None:
-        """Undo the last partial line if this data was already stored before a crash.
+    def _id_of_labels(self, text: str) -> int:
+        self._database.execute("INSERT OR IGNORE INTO labels (json) VALUES (?)", (text,))
+        number: int = self._one("SELECT id FROM labels WHERE json = ?", text)[0]
+        return number
 
-        To be called with the first bytes read from the pipe. If the process was killed between
-        add() and taking its data out of the pipe, the data is read again, and must not be joined
-        to its own end.
+    def receive(self, pipe: Pipe) -> int:
+        """Move the data in the pipe into the journal. Return how many bytes it was.
+
+        Raises SpoolFull, and then the data is still in the pipe.
         """
-        stored = data[: self._stored_size]
-        if self._stored_size and hashlib.sha256(stored).digest() == self._stored_digest:
-            self.partial_line = self._previous_partial_line
-        self._stored_size = 0
+        try:
+            return self._journal.receive(pipe)
+        except OSError as error:
+            raise SpoolFull(f"cannot write {self._journal.path!r}: {error.strerror}") from error
 
-    def add(
-        self, pairs: Sequence[Tuple[str, Value]], partial_line: bytes = b"", data: bytes = b""
-    ) -> None:
-        """Store the metrics, and the partial line that follows them.
+    def pending(self) -> bytes:
+        """Return the data in the journal that has not become metrics yet."""
+        return self._journal.pending
+
+    def add(self, pairs: Sequence[Tuple[str, Value]], size: int = 0) -> None:
+        """Store metrics, and forget the data from which they came.
 
         pairs: the (name, value) of each metric.
-        data: the bytes read from the pipe, for recover_partial_line().
+        size: how many bytes of the pending data they come from.
 
-        Raises SpoolFull, and then has stored nothing.
+        Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            moment = max(self._last_time, self._clock())
+            moment = self._next_time()
+            sequence = self._sequence
             rows = []
             for name, value in pairs:
                 moment += 1
-                stored: Any = value
-                if not isinstance(value, float) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
-                    stored = str(value)
-                rows.append((moment, name, stored, self._labels))
-            last_time = moment if rows else self._last_time
-            state: Tuple[Any, ...] = (last_time, partial_line, b"", 0, b"")
-            if partial_line or self.partial_line:
-                digest = hashlib.sha256(data).digest()
-                state = (last_time, partial_line, self.partial_line, len(data), digest)
+                sequence += 1
+                rows.append((sequence, moment, name, _storable(value), self._labels, None))
+            position: int = self._journal.position + size
             with self._transaction():
-                self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
+                self._insert(rows)
                 self._database.execute(
-                    "UPDATE state SET last = ?, rest = ?, before = ?, size = ?, digest = ?", state
+                    "UPDATE state SET sequence = ?, time = ?, position = ?",
+                    (sequence, moment if rows else self._time, position),
                 )
-            self._last_time = last_time
-            self.partial_line = partial_line
+            if rows:
+                self._sequence, self._time = sequence, moment
             self._waiting += len(rows)
+            self._position = position
+            self._journal.advance(size)
 
-    def oldest(self, count: int) -> List[Metric]:
-        """Return up to `count` of the metrics that have waited longest, in order."""
+    def _next_time(self) -> int:
+        """Return the time of the clock, or that of the newest metric if that is a little later."""
+        now = self._clock.time()
+        behind = self._time - now
+        if behind <= _MAX_STEP_BACK:
+            return max(self._time, now)
+        log.warning(
+            "the clock is %d s behind the newest metric: it was set back, or was wrong before; "
+            "times follow the clock",
+            behind // 10**9,
+        )
+        return now
+
+    def _insert(self, rows: Iterable[Tuple[Any, ...]]) -> None:
+        self._database.executemany("INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    # What goes out
+
+    def oldest(self, count: int, after: int = 0) -> List[Metric]:
+        """Return up to `count` of the metrics that have waited longest, in order.
+
+        after: only those with larger numbers.
+        """
+        return self._select("WHERE sequence > ? ORDER BY sequence LIMIT ?", after, count)
+
+    def sample(self, count: int) -> List[Metric]:
+        """Return the oldest metrics of a few series (name and labels), chosen at random."""
         with self._lock:
-            rows = self._database.execute(
-                "SELECT time, name, value, ifnull(json, '{}') FROM metrics "
-                "LEFT JOIN labels ON labels = id ORDER BY time LIMIT ?",
-                (count,),
-            ).fetchall()
+            first, last = self._one("SELECT min(sequence), max(sequence) FROM metrics")
+            found: Dict[int, Metric] = {}
+            for _ in range(count if self._waiting else 0):
+                ((name, labels),) = self._all(
+                    "SELECT name, labels FROM metrics WHERE sequence >= ? LIMIT 1",
+                    random.randint(first, last),
+                )
+                where = "WHERE name = ? AND labels IS ? ORDER BY sequence LIMIT 1"
+                for metric in self._select(where, name, labels):
+                    found[metric.sequence] = metric
+            return [found[sequence] for sequence in sorted(found)]
+
+    def _select(self, where: str, *parameters: Any) -> List[Metric]:
+        rows = self._all(
+            "SELECT sequence, time, name, value, labels, metrics.id, ifnull(json, '{}') "
+            "FROM metrics LEFT JOIN labels ON labels = labels.id " + where,
+            *parameters,
+        )
         parsed: Dict[str, Mapping[str, str]] = {}
         metrics = []
-        for moment, name, value, labels in rows:
+        for sequence, moment, name, value, _, foreign_id, labels in rows:
             if labels not in parsed:
                 parsed[labels] = json.loads(labels)
             if isinstance(value, str):
                 value = int(value)
-            metrics.append(Metric(f"{self._id}-{moment}", moment, name, value, parsed[labels]))
+            identity = foreign_id or f"{self._id}-{sequence}"
+            metrics.append(Metric(identity, moment, name, value, parsed[labels], sequence))
         return metrics
 
     def remove(self, metrics: Sequence[Metric]) -> None:
@@ -182,44 +224,111 @@ class Spool:
             removed = 0
             with self._transaction():
                 for start in range(0, len(metrics), _MAX_PARAMETERS):
-                    times = [metric.time for metric in metrics[start : start + _MAX_PARAMETERS]]
-                    marks = ",".join("?" * len(times))
+                    chunk = metrics[start : start + _MAX_PARAMETERS]
+                    marks = ",".join("?" * len(chunk))
                     removed += self._database.execute(
-                        f"DELETE FROM metrics WHERE time IN ({marks})", times
+                        f"DELETE FROM metrics WHERE sequence IN ({marks})",
+                        [metric.sequence for metric in chunk],
                     ).rowcount
             self._waiting -= removed
             if self._one("PRAGMA freelist_count")[0] > _MAX_FREE_PAGES:
                 self._free(f"incremental_vacuum({_MAX_FREE_PAGES})")
 
-    def reject(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Append the entries to the file of what was rejected, as lines of JSON.
+    def reject(self, entries: Sequence[Entry]) -> None:
+        """Keep the entries in the file of what was rejected.
 
         Raises SpoolFull if the file cannot be written, and then has written nothing.
         """
-        data = "".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii")
-        # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
-        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with os.fdopen(os.open(self.rejected_path, flags, 0o600), "ab", 0) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                    raise OSError(errno.EPERM, "it is not a regular file of this user")
-                try:
-                    write_all(file, data)
-                except OSError:
-                    os.ftruncate(file.fileno(), status.st_size)
-                    raise
+            self.rejects.append(entries)
         except OSError as error:
-            raise SpoolFull(f"cannot write {self.rejected_path!r}: {error.strerror}") from error
+            raise SpoolFull(f"cannot write {self.rejects.path!r}: {error.strerror}") from error
+
+    # What comes from elsewhere
+
+    def take_back_rejected(self, also_new: bool) -> int:
+        """Store rejected metrics again, and return how many those are.
+
+        also_new: whether to do more than to end what an earlier process has begun.
+
+        Raises SpoolFull.
+        """
+        try:
+            taken = self._take_back_rejected()
+            if also_new:
+                self.rejects.set_aside()
+                taken += self._take_back_rejected()
+        except OSError as error:
+            raise SpoolFull(f"cannot take back {self.rejects.path!r}: {error.strerror}") from error
+        return taken
+
+    def _take_back_rejected(self) -> int:
+        metrics = self.rejects.take_back(self._id)
+        taken = self._store(metrics)
+        self.rejects.done()
+        return taken
+
+    def absorb(self, other: "Spool") -> int:
+        """Store all metrics of another spool, and return how many those are."""
+
+        def metrics() -> Iterator[Metric]:
+            chunk = other.oldest(_CHUNK)
+            while chunk:
+                yield from chunk
+                chunk = other.oldest(_CHUNK, after=chunk[-1].sequence)
+
+        return self._store(metrics())
+
+    def _store(self, metrics: Iterable[Metric]) -> int:
+        """Store metrics that have ids, unless they are here already."""
+        with self._lock:
+            before: int = self._waiting
+            with self._transaction():
+                labels: Dict[str, int] = {}
+                self._insert(self._row_of(metric, labels) for metric in metrics)
+                self._database.execute("UPDATE state SET sequence = ?", (self._sequence,))
+            self._waiting = self._one("SELECT count(*) FROM metrics")[0]
+            return self._waiting - before
+
+    def _row_of(self, metric: Metric, known_labels: Dict[str, int]) -> Tuple[Any, ...]:
+        text = json.dumps(metric.labels, sort_keys=True)
+        if text not in known_labels:
+            known_labels[text] = self._id_of_labels(text)
+        rest = (metric.time, metric.name, _storable(metric.value), known_labels[text])
+        prefix, _, number = metric.id.rpartition("-")
+        if prefix == self._id and number.isdigit() and 0 < int(number) <= self._sequence:
+            return (int(number), *rest, None)
+        self._sequence += 1
+        return (self._sequence, *rest, metric.id)
+
+    # Its size and its files
 
     def waiting(self) -> int:
         """Return the number of metrics in the spool."""
         return self._waiting
 
+    def oldest_time(self) -> Optional[int]:
+        """Return the time of the metric that has waited longest, or None."""
+        rows = self._all("SELECT time FROM metrics ORDER BY sequence LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def size(self) -> int:
+        """Return how many bytes of the limit are used."""
+        pages: int = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]
+        page_size: int = self._one("PRAGMA page_size")[0]
+        return pages * page_size
+
+    def disk_free(self) -> Optional[int]:
+        """Return how many bytes the disk of the spool has left, or None if its folder is gone."""
+        try:
+            disk = os.statvfs(os.path.dirname(self.path) or ".")
+        except OSError:
+            return None
+        return disk.f_bavail * disk.f_frsize
+
     def fullness(self) -> Optional[str]:
         """Return why no more metrics should be added at the moment, or None."""
-        used = self._one("PRAGMA page_count")[0] - self._one("PRAGMA freelist_count")[0]
-        if used * self._one("PRAGMA page_size")[0] >= self._limit:
+        if self.size() >= self._limit:
             return f"the spool {self.path!r} has reached its limit"
         if self._disk_is_full():
             return f"the disk of the spool {self.path!r} has less than {_RESERVED >> 20} MiB left"
@@ -231,18 +340,61 @@ class Spool:
             self._free("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
 
     def _disk_is_full(self) -> bool:
-        try:
-            disk = os.statvfs(os.path.dirname(self.path) or ".")
-        except OSError:  # the folder is gone: restore_file() says so
+        free = self.disk_free()
+        return free is not None and free < _RESERVED
+
+    def exists(self) -> bool:
+        """Return whether the metrics are in a file that the next daemon finds."""
+        return self._is_open and os.path.exists(self.path)
+
+    def restore_files(self) -> bool:
+        """Create the files again if somebody has removed them. Return whether it was so.
+
+        Raises SpoolFull if they cannot be created. The metrics are then in files without a name,
+        and are gone when the process ends.
+        """
+        if self.exists() and self._journal.is_in_place():
             return False
-        return disk.f_bavail * disk.f_frsize < _RESERVED
+        now = self._clock.monotonic()
+        if now < self._next_restore:
+            return False
+        with self._lock:
+            old_umask = os.umask(0o077)
+            try:
+                make_folder(self.path)
+                if not self.exists():
+                    self._restore_database()
+                self._journal.restore()
+            except (sqlite3.Error, database.SpoolError, OSError) as error:
+                self._next_restore = now + _RESTORE_INTERVAL
+                raise SpoolFull(f"the spool {self.path!r} was removed: {error}") from error
+            finally:
+                os.umask(old_umask)
+        return True
+
+    def _restore_database(self) -> None:
+        if not os.path.exists(self.path):
+            self._database.execute("VACUUM INTO ?", (self.path,))
+        # SQLite would take the old files for those of the new database.
+        self._is_open = False
+        self._database.close()
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + suffix)
+        self._load(database.connect(self.path))
+
+    def delete(self) -> None:
+        """Remove the database, whose metrics are elsewhere."""
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + suffix)
 
     def _free(self, *pragmas: str) -> None:
         with self._lock:
             try:
                 # Not execute(): Python 3.11 steps only once through incremental_vacuum.
                 self._database.executescript("".join(f"PRAGMA {pragma};" for pragma in pragmas))
-            except sqlite3.OperationalError:
+            except sqlite3.Error:
                 pass  # the disk has no room even for this
 
     @contextlib.contextmanager
@@ -253,7 +405,31 @@ class Spool:
         except sqlite3.Error as error:
             raise SpoolFull(f"cannot write to the spool {self.path!r}: {error}") from error
 
-    def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
+    def _all(self, query: str, *parameters: Any) -> List[Tuple[Any, ...]]:
         with self._lock:
-            row: Tuple[Any, ...] = self._database.execute(query, parameters).fetchone()
-            return row
+            try:
+                return self._database.execute(query, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                raise SpoolFull(f"cannot read the spool {self.path!r}: {error}") from error
+            except sqlite3.ProgrammingError as error:
+                if self._is_open:
+                    raise
+                raise SpoolFull(f"the spool {self.path!r} is gone: {error}") from error
+
+    def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
+        return self._all(query, *parameters)[0]
+
+
+def make_folder(path: str) -> None:
+    """Create the folder of a path again if somebody has removed it.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path) or ".", 0o700)
+
+
+def _storable(value: Value) -> Any:
+    if isinstance(value, float) or _MIN_INTEGER <= value <= _MAX_INTEGER:
+        return value
+    return str(value)

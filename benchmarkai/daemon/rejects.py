@@ -1,0 +1,143 @@
+"""The file of what was rejected: one JSON object a line."""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from benchmarkai.daemon.log import log
+from benchmarkai.daemon.metric import Metric
+from benchmarkai.metrics import check
+from benchmarkai.stdout import write_all
+
+Entry = Mapping[str, Any]
+
+
+class RejectsFile:
+    """Keeps rejected lines and metrics, up to a limit.
+
+    path: the path of the file.
+    limit: its maximum size in bytes. What is rejected beyond it is counted, and not kept.
+    """
+
+    def __init__(self, path: str, limit: int) -> None:
+        self.path = path
+        self._limit = limit
+        self._retried = path[: -len(".refused")] + ".retried"
+        self._told = False
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Append the entries.
+
+        Raises OSError if the file cannot be written, and then has written nothing.
+        """
+        data = b"".join(map(_encode, entries))
+        # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
+        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(self.path, flags, 0o600), "ab", 0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, "it is not a regular file of this user")
+            if status.st_size + len(data) > self._limit:
+                self._tell()
+                return
+            self._told = False
+            try:
+                write_all(file, data)
+            except OSError:
+                os.ftruncate(file.fileno(), status.st_size)
+                raise
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            log.error(
+                "%s has reached its limit of %d bytes: what is rejected from now on is counted, "
+                "and not kept; move the file away, or raise --refused-limit",
+                self.path,
+                self._limit,
+            )
+
+    # Taking metrics back goes in steps, each of which may be the last one of this process:
+    # set_aside(), then take_back(), then the caller stores the metrics, then done(). The next
+    # process goes on from take_back(). Until done(), nothing is delivered or rejected.
+
+    def set_aside(self) -> None:
+        """Begin to take back the metrics that are in the file now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, self._retried)
+
+    def take_back(self, default_id: str) -> List[Metric]:
+        """Return the metrics that were set aside, if there are any. Other entries stay.
+
+        default_id: the prefix of the ids of metrics that were kept without one.
+        """
+        try:
+            with open(self._retried, "rb") as file:
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        metrics: List[Metric] = []
+        others = bytearray()
+        for line in lines:
+            metric = _decode(line, default_id)
+            if metric is None:
+                others += line
+            else:
+                metrics.append(metric)
+        if others and not os.path.exists(self.path):
+            new = self._retried + ".new"
+            flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(new, flags, 0o600), "wb", 0) as file:
+                write_all(file, bytes(others))
+            os.rename(new, self.path)
+        return metrics
+
+    def done(self) -> None:
+        """End taking back: the metrics are stored elsewhere."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._retried)
+
+    def read(self) -> List[Dict[str, Any]]:
+        """Return the entries."""
+        try:
+            with open(self.path, "rb") as file:
+                return [json.loads(line) for line in file]
+        except FileNotFoundError:
+            return []
+
+
+def metric_entry(metric: Metric, reason: str) -> Entry:
+    return {
+        "id": metric.id,
+        "time": metric.time,
+        "name": metric.name,
+        "value": metric.value,
+        "labels": metric.labels,
+        "reason": reason,
+    }
+
+
+def line_entry(line: bytes, reason: str, time: int) -> Entry:
+    return {"time": time, "line": line.decode("utf-8", "backslashreplace"), "reason": reason}
+
+
+def _encode(entry: Entry) -> bytes:
+    return json.dumps(entry).encode("ascii") + b"\n"
+
+
+def _decode(line: bytes, default_id: str) -> Optional[Metric]:
+    """Return the metric on the line, or None if it is something else."""
+    try:
+        entry = json.loads(line)
+        time, name, value, labels = (entry[key] for key in ("time", "name", "value", "labels"))
+        pair: Tuple[str, Any] = (name, value)
+        check([pair])
+        texts = [*labels, *labels.values(), entry.get("id", "")]
+        if not isinstance(time, int) or not all(isinstance(text, str) for text in texts):
+            return None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return Metric(entry.get("id") or f"{default_id}-{time}", time, name, value, labels)

@@ -1,0 +1,102 @@
+"""How a daemon is doing: a line for its log, and a file for bai-daemon status."""
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional
+
+from benchmarkai.daemon import database
+
+_MAX_AGE = 10.0  # seconds since a living daemon has touched the file, at most
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a daemon has done since its start, and what it has to do.
+
+    received, delivered: numbers of metrics.
+    rejected: the number of lines and metrics that were rejected for good.
+    waiting: the number of metrics in the spool.
+    oldest_age: seconds that the first of them has waited, or None.
+    spool_bytes: the size of the spool.
+    disk_free_bytes: what its disk has left, or None if its folder is gone.
+    last_error: why the last attempt to deliver failed, if it did.
+    """
+
+    received: int
+    delivered: int
+    rejected: int
+    waiting: int
+    oldest_age: Optional[float]
+    spool_bytes: int
+    disk_free_bytes: Optional[int]
+    last_error: Optional[str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"received {self.received}, delivered {self.delivered}, rejected {self.rejected}, "
+            f"waiting {self.waiting}"
+        ]
+        if self.oldest_age is not None:
+            parts.append(f"the oldest for {self.oldest_age:.0f} s")
+        parts.append(f"spool {self.spool_bytes} bytes")
+        if self.disk_free_bytes is not None:
+            parts.append(f"disk {self.disk_free_bytes} bytes free")
+        if self.last_error is not None:
+            parts.append(f"last error: {self.last_error}")
+        return ", ".join(parts)
+
+
+class StatusFile:
+    """The file beside a spool in which its daemon tells others how it is doing."""
+
+    def __init__(self, spool: str) -> None:
+        self.path = spool + ".status"
+        self._written: Optional[Status] = None
+
+    def __enter__(self) -> "StatusFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    def update(self, status: Status) -> None:
+        """Write the status if it is a new one, and show that the daemon is alive."""
+        # Nothing depends on the file but other people's curiosity.
+        with contextlib.suppress(OSError):
+            if status != self._written:
+                self._write(status)
+                self._written = status
+            else:
+                os.utime(self.path)
+
+    def _write(self, status: Status) -> None:
+        new = self.path + ".new"
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(new, flags, 0o600), "w") as file:
+            json.dump({"pid": os.getpid(), **asdict(status)}, file)
+        os.rename(new, self.path)
+
+
+def read_status(spool: str) -> Dict[str, Any]:
+    """Return the status of the daemon that uses a spool, or of a spool that none uses.
+
+    Its key "alive" says whether a daemon uses it.
+
+    Raises database.SpoolError if there is no such spool.
+    """
+    path = spool + ".status"
+    try:
+        age = time.time() - os.stat(path).st_mtime
+        with open(path) as file:
+            status: Dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        age, status = _MAX_AGE + 1, {}
+    alive = age <= _MAX_AGE
+    if not alive:
+        with contextlib.suppress(database.SpoolInUse):
+            status = {"waiting": database.count_waiting(spool)}
+    return {"alive": alive, **status}
