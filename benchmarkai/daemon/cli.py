@@ -14,6 +14,7 @@ from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.log import count, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON
 from benchmarkai.daemon.outcome import Outcome
+from benchmarkai.daemon.redaction import redact
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
 
@@ -117,7 +118,7 @@ def _make_backend(name: str, backend_type: Type[Backend], options: Any) -> Backe
             f"{error.name or error} is not installed: pip install 'benchmarkai-client-lib[{name}]'"
         ) from error
     except Exception as error:  # whatever a client says to options that contradict each other
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(redact(str(error))) from error
 
 
 def _make_settings(
