@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 from benchmarkai.daemon.backends import base
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric, format_time
-from benchmarkai.daemon.options import option, secret_option, url_option
+from benchmarkai.daemon.options import option, secret_option, url_option, user_option
 
 _MAPPING = {
     # Without it, the first value decides on the type: a long would truncate later values, and a
@@ -29,7 +29,7 @@ class BulkBackend(base.Backend):
     options = [
         url_option("http://localhost:9200", "The server."),
         option("--index", "The index.", default="job-metrics", show_default=True),
-        option("--user", "The user name; see --password-file."),
+        user_option(),
         secret_option("--password", "the password"),
     ]
 

@@ -222,12 +222,12 @@ class Proxy:
     """Passes requests on to a server, except for those that get a fault.
 
     fault: a function of the number of the request, from 1. It returns None for no fault;
-        (status, headers) to respond without the server; "drop" to close the connection; "cut" to
-        do so within the response; "slow" to wait for a second; "half" to pass the request on, but
-        only half of the response back.
+        (status, headers) or (status, headers, body) to respond without the server; "drop" to close
+        the connection; "cut" to do so within the response; "slow" to wait for a second; "half" to
+        pass the request on, but only half of the response back.
     """
 
-    def __init__(self, target, fault=lambda number: None):
+    def __init__(self, target=None, fault=lambda number: None):
         self.bodies = []  # of the requests
         self.authorizations = []  # their headers Authorization, or None
         self.faults = 0
@@ -244,8 +244,8 @@ class Proxy:
                 if kind:
                     proxy.faults += 1
                 if isinstance(kind, tuple):
-                    status, headers = kind
-                    self.respond(status, headers, b'{"error": "for now"}')
+                    status, headers, *body = kind
+                    self.respond(status, headers, *(body or [b'{"error": "for now"}']))
                 elif kind == "drop":
                     self.close_connection = True
                 elif kind == "cut":
