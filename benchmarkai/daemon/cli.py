@@ -12,7 +12,7 @@ from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.log import count, log, log_to_stderr
-from benchmarkai.daemon.options import COMMON
+from benchmarkai.daemon.options import COMMON, secret_files
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.redaction import redact
 
@@ -161,13 +161,17 @@ def _report(context: click.Context, outcome: Outcome) -> None:
 
 
 def _resend_command(context: click.Context, spool: str) -> str:
-    """Return the shell command that delivers what is in the spool. It contains no secrets."""
+    """Return the shell command that delivers what is in the spool.
+
+    It contains no secrets, but the paths of their files. A variable that holds one must be set.
+    """
     words = ["bai-daemon", context.info_name or ""]
+    values = {**context.params, **secret_files(context)}
     for parameter in context.command.params:
-        if parameter in COMMON or isinstance(parameter.type, click.File):
+        if parameter in COMMON:
             continue
         name = parameter.name or ""
         if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT):
-            words += [parameter.opts[0], str(context.params[name])]
+            words += [parameter.opts[0], str(values[name])]
     words += ["--spool", spool, "--shutdown-timeout", "60", "--", "true"]
     return " ".join(map(shlex.quote, words))

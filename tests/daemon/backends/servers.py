@@ -230,6 +230,7 @@ class Proxy:
     def __init__(self, target=None, fault=lambda number: None):
         self.bodies = []  # of the requests
         self.authorizations = []  # their headers Authorization, or None
+        self.fault = fault
         self.faults = 0
         proxy = self
 
@@ -240,7 +241,7 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 proxy.bodies.append(body)
                 proxy.authorizations.append(self.headers["Authorization"])
-                kind = fault(len(proxy.bodies))
+                kind = proxy.fault(len(proxy.bodies))
                 if kind:
                     proxy.faults += 1
                 if isinstance(kind, tuple):

@@ -2,12 +2,13 @@
 
 import base64
 import os
+import re
 
 import pytest
 
 from tests.daemon.backends.servers import Proxy
-from tests.daemon.harness import run_daemon
-from tests.helpers import BAI_EMIT, ROOT
+from tests.daemon.harness import PATH, run_daemon
+from tests.helpers import BAI_EMIT, ROOT, run
 
 # The arguments of the backends with users, before the URL.
 ARGUMENTS = {
@@ -24,13 +25,12 @@ BASIC = "Basic " + base64.b64encode(f"größe:{PASSWORD}".encode()).decode()
 def send(tmp_path, start_server):
     """A function that sends a metric to a server that rejects all credentials."""
 
-    def call(name, *arguments, body=b"", **env):
+    def call(name, *arguments, body=b"", cwd=None, **env):
         proxy = start_server(Proxy, None, lambda number: (401, {}, body))
         arguments = [*ARGUMENTS[name], proxy.url, *arguments]
         options = ["--spool", str(tmp_path / "spool"), "--log-level", "debug"]
-        result = run_daemon(
-            *arguments, *options, "--shutdown-timeout", "0.5", "--", BAI_EMIT, "a=1", env=env
-        )
+        command = ["--shutdown-timeout", "0.5", "--", BAI_EMIT, "a=1"]
+        result = run_daemon(*arguments, *options, *command, env=env, cwd=cwd)
         assert result.code == 1
         return proxy, result.err
 
@@ -81,3 +81,31 @@ def test_what_a_client_says_about_its_options_does_not_show_a_secret(tmp_path):
     result = run_daemon(*arguments, env=env)
     assert (result.code, result.out) == (2, "")
     assert "'Authorization': 'Basic ***'" in result.err
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_the_line_in_the_log_sends_what_is_kept_with_the_same_secret(way, send, tmp_path):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "token").write_text("qwertz")
+    if way == "option":
+        proxy, logged = send("influxdb", "--token-file", "token", cwd=folder)
+    else:
+        proxy, logged = send("influxdb", BAI_DAEMON_TOKEN_FILE="./token", cwd=folder)
+    proxy.fault = lambda number: (204, {})
+    (line,) = re.findall("send with: (.*)", logged)
+    assert f" --token-file '{folder}/token' " in line
+    result = run(["sh", "-c", line], env={"PATH": PATH}, cwd="/")
+    assert result.code == 0, result.err
+    assert "delivered 1" in result.err
+    assert set(proxy.authorizations) == {"Token qwertz"}
+
+
+def test_the_line_in_the_log_has_no_secret_that_was_in_a_variable(send):
+    proxy, logged = send("influxdb", BAI_DAEMON_TOKEN="qwertz")
+    proxy.fault = lambda number: (204, {})
+    (line,) = re.findall("send with: (.*)", logged)
+    assert "token" not in line
+    result = run(["sh", "-c", line], env={"PATH": PATH, "BAI_DAEMON_TOKEN": "qwertz"})
+    assert result.code == 0, result.err
+    assert set(proxy.authorizations) == {"Token qwertz"}
