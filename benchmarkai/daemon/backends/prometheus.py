@@ -102,7 +102,12 @@ class Backend(base.Backend):
         def send() -> None:
             all_headers = {**dict(headers), **self._headers}
             request = urllib.request.Request(url, data, all_headers, method=method)
-            self._opener.open(request, timeout=timeout).close()
+            with self._opener.open(request, timeout=timeout) as response:
+                # 202 without its consistency check, and no body: a login page has one.
+                if response.status not in (200, 202) or response.read(1):
+                    raise Unavailable(
+                        f"unexpected response, HTTP {response.status}; is this a Pushgateway?"
+                    )
 
         return send
 

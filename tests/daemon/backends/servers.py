@@ -146,12 +146,17 @@ class VictoriaMetrics(Server):
 
 
 class Pushgateway(Server):
+    def __init__(self, folder, options=()):
+        self.options = options
+        super().__init__(folder)
+
     def command(self):
         return [
             find_program("prometheus-pushgateway", "prometheus-pushgateway"),
             f"--web.listen-address=127.0.0.1:{self.port}",
             # Debian's own default is a file that all of them share.
             "--persistence.file=data",
+            *self.options,
         ]
 
 
