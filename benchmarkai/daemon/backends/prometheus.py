@@ -12,6 +12,8 @@ from benchmarkai.daemon.options import option, secret_option, url_option, user_o
 
 # https://prometheus.io/docs/concepts/data_model/
 _INVALID_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
+# A Pushgateway sets these itself for each group, in place of what is pushed, or rejects the push.
+_RESERVED = ("push_time_seconds", "push_failure_time_seconds")
 _LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -59,6 +61,8 @@ class Backend(base.Backend):
 
     def reason_to_reject(self, metric: Metric) -> Optional[str]:
         valid = _valid_name(metric.name)
+        if valid in _RESERVED:
+            return f"the Pushgateway has its own metric {valid}: rename it"
         original = self._originals.setdefault(valid, metric.name)
         if original != metric.name:
             return f"it would become {valid}, like {original!r} before it: rename it"

@@ -205,6 +205,15 @@ def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, s
     assert 'c{instance="",job="benchmark"} 3\n' in text
 
 
+def test_a_name_of_the_pushgateway_itself_is_rejected_alone(start_server, start_daemon):
+    gateway = start_server(Pushgateway)
+    daemon = start_daemon(*ARGUMENTS[Pushgateway], gateway.url)
+    daemon.emit("push.time/seconds=1", "push_failure_time_seconds=2", "c=3")
+    assert daemon.stop().code == 0
+    assert "delivered 1, rejected 2, waiting 0" in daemon.logged()
+    assert 'c{instance="",job="benchmark"} 3\n' in request(gateway.url + "/metrics")
+
+
 def test_metrics_arrive_in_cloudwatch(cloudwatch, start_daemon):
     import boto3
 

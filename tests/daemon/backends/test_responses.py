@@ -1,6 +1,5 @@
 """What the responses of the servers mean, and what is sent: the backends without a daemon."""
 
-
 import pytest
 
 from benchmarkai.daemon import backends
