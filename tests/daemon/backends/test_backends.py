@@ -327,7 +327,8 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
             if line.startswith("{") and line.endswith("\n"):
                 metric = json.loads(line)
                 points = metric["gauge"]["dataPoints"]
-                found.setdefault(metric["name"], []).extend(point["asDouble"] for point in points)
+                values = [float(point.get("asInt", point.get("asDouble"))) for point in points]
+                found.setdefault(metric["name"], []).extend(values)
         return sum(map(len, found.values())) >= len(SERIES) + len(VALUES)
 
     wait_until(all_have_arrived)

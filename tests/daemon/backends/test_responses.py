@@ -1,12 +1,18 @@
 """What the responses of the servers mean, and what is sent: the backends without a daemon."""
 
+import json
+
 import pytest
 
 from benchmarkai.daemon import backends
 from benchmarkai.daemon.backends.base import Unavailable
 from benchmarkai.daemon.metric import Metric
 from tests.daemon.backends.servers import Proxy, Pushgateway, request
+from tests.daemon.harness import run_daemon
+from tests.helpers import BAI_EMIT
 
+PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
+OK = b'{"items": [{"create": {"status": 201}}]}'
 LOGIN = b"<html>Please log in</html>"
 
 
@@ -44,3 +50,46 @@ def test_metrics_are_delivered_to_a_pushgateway_with_and_without_checks(start_se
     gateway = start_server(Pushgateway, options)
     make_backend("prometheus", gateway.url).send([metric("a", 0.42)])
     assert 'a{instance="",job="job"} 0.42\n' in request(gateway.url + "/metrics")
+
+
+@pytest.mark.parametrize("name", ["elasticsearch", "opensearch"])
+def test_a_document_has_the_exact_integer(start_server, name):
+    proxy = start_server(Proxy, None, lambda number: (200, PRODUCT, OK))
+    values = [2**60 + 1, -(2**63), 10**30 + 1]
+    for value in values:
+        make_backend(name, proxy.url).send([metric("a", value)])
+    documents = [json.loads(body.splitlines()[1]) for body in proxy.bodies if b'"_id"' in body]
+    assert [document["value"] for document in documents] == values
+
+
+def test_a_line_on_stdout_has_the_exact_integer():
+    values = [2**60 + 1, -(2**63), 10**30 + 1]
+    words = [f"n{number}={value}" for number, value in enumerate(values)]
+    result = run_daemon("stdout", "--", BAI_EMIT, *words)
+    assert [json.loads(line)["value"] for line in result.out.splitlines()] == values
+
+
+@pytest.mark.parametrize(
+    "value, kind",
+    [
+        (0, "as_int"),
+        (2**60 + 1, "as_int"),
+        (2**63 - 1, "as_int"),
+        (-(2**63), "as_int"),
+        (2**63, "as_double"),
+        (-(2**63) - 1, "as_double"),
+        (10**300, "as_double"),
+        (1.0, "as_double"),
+        (0.1, "as_double"),
+    ],
+)
+def test_otlp_has_the_exact_integer_if_64_bits_hold_it(start_server, value, kind):
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+
+    proxy = start_server(Proxy, None, lambda number: (200, {}, b""))
+    backends.load("otlp")(proxy.url).send([metric("a", value)])
+    (body,) = proxy.bodies
+    sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
+    (point,) = sent.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    assert point.WhichOneof("value") == kind
+    assert getattr(point, kind) == (value if kind == "as_int" else float(value))
