@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarkai.daemon import backends
-from benchmarkai.daemon.backends.base import Unavailable
+from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from tests.daemon.backends.servers import Proxy, Pushgateway, request
 from tests.daemon.harness import run_daemon
@@ -93,3 +93,40 @@ def test_otlp_has_the_exact_integer_if_64_bits_hold_it(start_server, value, kind
     (point,) = sent.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
     assert point.WhichOneof("value") == kind
     assert getattr(point, kind) == (value if kind == "as_int" else float(value))
+
+
+BULK_BACKENDS = ["elasticsearch", "opensearch"]
+BAD_REQUEST = json.dumps({"error": {"type": "bad", "reason": "no"}, "status": 400}).encode()
+
+
+def index_exists(number):
+    """The response to the first request, which creates the index; None for the others."""
+    return (200, PRODUCT, b"{}") if number == 1 else None
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_bulk_request_that_is_rejected_as_a_whole_is_worth_a_retry(start_server, name, status):
+    response = (status, PRODUCT, BAD_REQUEST)
+    proxy = start_server(Proxy, None, lambda number: index_exists(number) or response)
+    with pytest.raises(Unavailable) as caught:
+        make_backend(name, proxy.url).send([metric("a"), metric("b")])
+    assert str(caught.value).startswith(f"cannot write to the index 'index': HTTP {status}: ")
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+def test_a_bulk_request_that_is_too_large_is_rejected_and_so_split(start_server, name):
+    response = (413, PRODUCT, b'{"error": "too large"}')
+    proxy = start_server(Proxy, None, lambda number: index_exists(number) or response)
+    with pytest.raises(Rejected) as caught:
+        make_backend(name, proxy.url).send([metric("a"), metric("b")])
+    assert "HTTP 413: " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_index_that_cannot_be_created_is_named(start_server, name, status):
+    proxy = start_server(Proxy, None, lambda number: (status, PRODUCT, BAD_REQUEST))
+    with pytest.raises(Unavailable) as caught:
+        make_backend(name, proxy.url).send([metric("a")])
+    assert str(caught.value).startswith(f"cannot create the index 'index': HTTP {status}: ")
