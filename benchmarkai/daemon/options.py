@@ -42,19 +42,17 @@ def secret_option(name: str, description: str, is_ascii: bool = False) -> click.
         context: click.Context, parameter: click.Parameter, path: Optional[str]
     ) -> Optional[str]:
         if path is None:
-            data = os.environb.get(variable(name).encode("ascii"))
-            prefix, hint = "it ", variable(name)
+            source, data = variable(name), os.environb.get(os.fsencode(variable(name)))
         else:
+            source, data = repr(path), _read_file(path)
             absolute = path if path == "-" else os.path.abspath(path)
             secret_files(context)[parameter.name or ""] = absolute
-            data = _read_file(path)
-            prefix, hint = f"{path!r} ", None
         if data is None:
             return None
         try:
             secret = _parse_secret(data, is_ascii)
         except ValueError as error:
-            raise click.BadParameter(f"{prefix}{error}", param_hint=hint) from None
+            raise click.BadParameter(str(error), param_hint=source) from None
         protect(secret)
         return secret
 
@@ -108,9 +106,10 @@ def _check_user(
     except UnicodeEncodeError:
         raise click.BadParameter(f"{value!r} is not UTF-8") from None
     if ":" in value or _has_control_characters(value):
+        # The value may be USER:PASSWORD.
         raise click.BadParameter(
-            f"{value!r} has a colon or a control character, which Basic authentication cannot "
-            "express"
+            "it has a colon or a control character, which Basic authentication cannot express; "
+            "see --password-file for the password"
         )
     _reject_empty(context, parameter, value)
     return value
@@ -130,16 +129,14 @@ def _parse_secret(data: bytes, is_ascii: bool) -> str:
     try:
         secret = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise ValueError(
-            "is not UTF-8 text: it must hold nothing but the secret, in UTF-8"
-        ) from None
+        raise ValueError("it is not UTF-8 text: write nothing but the secret, in UTF-8") from None
     if _has_control_characters(secret):
         raise ValueError(
-            "has a line break or another control character: it must hold nothing but the secret, "
-            "on one line"
+            "it has a line break or another control character: write nothing but the secret, on "
+            "one line"
         )
     if is_ascii and not (secret.isascii() and secret.isprintable()):
-        raise ValueError("has a character that is not printable ASCII: copy the secret again")
+        raise ValueError("it has a character that is not printable ASCII: copy the secret again")
     return secret
 
 

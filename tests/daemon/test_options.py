@@ -67,12 +67,11 @@ def test_a_password_may_be_any_text(give):
     assert parse(*arguments)["password"] == "pä€😀 \xa0\ufeffx"
 
 
-NOT_UTF_8 = "is not UTF-8 text: it must hold nothing but the secret, in UTF-8"
+NOT_UTF_8 = "it is not UTF-8 text: write nothing but the secret, in UTF-8"
 NOT_A_LINE = (
-    "has a line break or another control character: it must hold nothing but the secret, on one "
-    "line"
+    "it has a line break or another control character: write nothing but the secret, on one line"
 )
-NOT_ASCII = "has a character that is not printable ASCII: copy the secret again"
+NOT_ASCII = "it has a character that is not printable ASCII: copy the secret again"
 
 
 @pytest.mark.parametrize(
@@ -97,8 +96,7 @@ NOT_ASCII = "has a character that is not printable ASCII: copy the secret again"
 def test_a_secret_that_cannot_be_sent_is_rejected_without_showing_it(give, name, data, message):
     arguments, source = give(name, data)
     error = error_of(*arguments)
-    assert source in error
-    assert message in error
+    assert error == f"Invalid value for {source}: {message}"
     assert "qw" not in error
     assert "ertz" not in error
 
@@ -129,22 +127,27 @@ def test_a_user_may_be_any_text_that_basic_authentication_can_express(user, monk
     assert parse()["user"] == user
 
 
-NOT_A_USER = "has a colon or a control character, which Basic authentication cannot express"
+NOT_A_USER = (
+    "it has a colon or a control character, which Basic authentication cannot express; see "
+    "--password-file for the password"
+)
 
 
 @pytest.mark.parametrize(
     "user, message",
     [
         ("", "it is empty"),
-        ("a:b", "'a:b' " + NOT_A_USER),
-        ("a\nb", r"'a\nb' " + NOT_A_USER),
-        ("a\x7f", r"'a\x7f' " + NOT_A_USER),
-        ("a\x80", r"'a\x80' " + NOT_A_USER),
+        ("a:b", NOT_A_USER),
+        ("a\nb", NOT_A_USER),
+        ("a\x7f", NOT_A_USER),
+        ("a\x80", NOT_A_USER),
         ("a\udcff", r"'a\udcff' is not UTF-8"),
     ],
 )
 def test_a_user_that_basic_authentication_cannot_express_is_rejected(user, message):
-    assert message in error_of("--user", user)
+    error = error_of("--user", user)
+    assert message in error
+    assert "a:b" not in error
 
 
 @pytest.mark.parametrize(

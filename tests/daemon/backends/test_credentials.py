@@ -25,12 +25,12 @@ BASIC = "Basic " + base64.b64encode(f"größe:{PASSWORD}".encode()).decode()
 def send(tmp_path, start_server):
     """A function that sends a metric to a server that rejects all credentials."""
 
-    def call(name, *arguments, body=b"", cwd=None, **env):
+    def call(name, *arguments, body=b"", cwd=None, stdin=None, **env):
         proxy = start_server(Proxy, None, lambda number: (401, {}, body))
         arguments = [*ARGUMENTS[name], proxy.url, *arguments]
         options = ["--spool", str(tmp_path / "spool"), "--log-level", "debug"]
         command = ["--shutdown-timeout", "0.5", "--", BAI_EMIT, "a=1"]
-        result = run_daemon(*arguments, *options, *command, env=env, cwd=cwd)
+        result = run_daemon(*arguments, *options, *command, env=env, cwd=cwd, stdin=stdin)
         assert result.code == 1
         return proxy, result.err
 
@@ -91,7 +91,7 @@ def test_the_line_in_the_log_sends_what_is_kept_with_the_same_secret(way, send, 
     if way == "option":
         proxy, logged = send("influxdb", "--token-file", "token", cwd=folder)
     else:
-        proxy, logged = send("influxdb", BAI_DAEMON_TOKEN_FILE="./token", cwd=folder)
+        proxy, logged = send("influxdb", cwd=folder, BAI_DAEMON_TOKEN_FILE="./token")
     proxy.fault = lambda number: (204, {})
     (line,) = re.findall("send with: (.*)", logged)
     assert f" --token-file '{folder}/token' " in line
@@ -107,5 +107,15 @@ def test_the_line_in_the_log_has_no_secret_that_was_in_a_variable(send):
     (line,) = re.findall("send with: (.*)", logged)
     assert "token" not in line
     result = run(["sh", "-c", line], env={"PATH": PATH, "BAI_DAEMON_TOKEN": "qwertz"})
+    assert result.code == 0, result.err
+    assert set(proxy.authorizations) == {"Token qwertz"}
+
+
+def test_a_secret_from_stdin_is_read_from_there_again(send):
+    proxy, logged = send("influxdb", "--token-file", "-", stdin=b"qwertz\n")
+    proxy.fault = lambda number: (204, {})
+    (line,) = re.findall("send with: (.*)", logged)
+    assert " --token-file - " in line
+    result = run(["sh", "-c", line], env={"PATH": PATH}, stdin=b"qwertz\n")
     assert result.code == 0, result.err
     assert set(proxy.authorizations) == {"Token qwertz"}
