@@ -14,8 +14,9 @@ from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.database import SpoolError
 from benchmarkai.daemon.log import count, log, log_to_stderr
-from benchmarkai.daemon.options import COMMON
+from benchmarkai.daemon.options import COMMON, secret_files
 from benchmarkai.daemon.outcome import Outcome
+from benchmarkai.daemon.redaction import redact
 from benchmarkai.daemon.status import read_status
 
 _HELP = """Read the metrics of benchmarks from a named pipe, and deliver them to a metrics server.
@@ -121,7 +122,7 @@ def _make_command(name: str) -> click.Command:
         problem = backend.reason_to_reject_labels(values["label"])
         if problem:
             raise click.UsageError(f"the labels cannot be sent: {problem}")
-        settings = _make_settings(context, f"{name} {_address(options)}".rstrip(), **values)
+        settings = _make_settings(context, _target(name, backend_type, options), **values)
         try:
             outcome = app.run(settings, backend, lambda outcome: _report(context, outcome))
         except app.StartError as error:
@@ -146,7 +147,7 @@ def _make_backend(name: str, backend_type: Type[Backend], options: Any) -> Backe
             f"{error.name or error} is not installed: pip install 'benchmarkai-client-lib[{name}]'"
         ) from error
     except Exception as error:  # whatever a client says to options that contradict each other
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(redact(str(error))) from error
 
 
 def _make_settings(
@@ -162,8 +163,17 @@ def _make_settings(
     )
 
 
-def _address(options: Any) -> str:
-    return options.get("url") or options.get("gateway") or ""
+def _target(name: str, backend_type: Type[Backend], options: Any) -> str:
+    """Return the place that the options name, without users and secrets."""
+    words = [name]
+    for parameter in backend_type.options:
+        key = parameter.name or ""
+        is_secret = parameter.opts[0] != "--" + key.replace("_", "-")  # such as --token-file
+        if key in ("url", "gateway"):
+            words.insert(1, options[key])
+        elif options[key] is not None and key != "user" and not is_secret:
+            words.append(f"{key}={options[key]}")
+    return " ".join(words)
 
 
 def _report(context: click.Context, outcome: Outcome) -> None:
@@ -195,13 +205,17 @@ def _report(context: click.Context, outcome: Outcome) -> None:
 
 
 def _resend_command(context: click.Context, spool: str) -> str:
-    """Return the shell command that delivers what is in the spool. It contains no secrets."""
+    """Return the shell command that delivers what is in the spool.
+
+    It contains no secrets, but the paths of their files. A variable that holds one must be set.
+    """
     words = ["bai-daemon", context.info_name or ""]
+    values = {**context.params, **secret_files(context)}
     for parameter in context.command.params:
-        if parameter in COMMON or isinstance(parameter.type, click.File):
+        if parameter in COMMON:
             continue
         name = parameter.name or ""
         if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT):
-            words += [parameter.opts[0], str(context.params[name])]
+            words += [parameter.opts[0], str(values[name])]
     words += ["--spool", spool, "--shutdown-timeout", "60", "--", "true"]
     return " ".join(map(shlex.quote, words))

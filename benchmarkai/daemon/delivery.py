@@ -11,6 +11,7 @@ from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unav
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.log import RejectionLog, count, log
 from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.redaction import redact
 from benchmarkai.daemon.rejects import metric_entry
 from benchmarkai.daemon.spool import Spool, SpoolFull
 
@@ -238,13 +239,13 @@ class Delivery:
         self._failures += 1
         self._failed_at = self._clock.monotonic()
         self._retry_at = self._failed_at + pause
-        self.last_error = str(error)
+        self.last_error = redact(str(error))
         # While the daemon ends, retries come every half second, and the end is logged anyway.
         if not self._finishing or self.last_error != self._logged_error:
             self._logged_error = self.last_error
             log.warning(
                 "cannot deliver: %s; %s waiting; next retry in %.1f s",
-                error,
+                self.last_error,
                 count(self._spool.waiting(), "metric"),
                 pause,
             )

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from typing import Any
 
 from benchmarkai.daemon.clock import Clock
+from benchmarkai.daemon.redaction import redact
 
 log = logging.getLogger("bai-daemon")
 
@@ -66,10 +68,17 @@ class RejectionLog:
 
 
 class _Formatter(logging.Formatter):
-    """Puts each message on one line, with its time in UTC. Tracebacks keep their lines."""
+    """Puts each message on one line, with its time in UTC. Tracebacks keep their lines.
+
+    It is the last line of defence against secrets in what clients and servers say.
+    """
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = redact(record.message)
         return " ".join(super().formatMessage(record).split())
+
+    def formatException(self, ei: Any) -> str:
+        return redact(super().formatException(ei))

@@ -1,11 +1,13 @@
 """The options of bai-daemon, and what the options of its backends are made of."""
 
 import os
+import unicodedata
 from typing import Any, Dict, Optional, Sequence
 
 import click
 
 from benchmarkai import settings
+from benchmarkai.daemon.redaction import protect
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -23,25 +25,53 @@ def url_option(default: str, help: str, name: str = "--url") -> click.Option:
     )
 
 
-def secret_option(name: str, description: str) -> click.Option:
+def user_option() -> click.Option:
+    """Return an option for the name of a user, who has a password."""
+    return option("--user", "The user name; see --password-file.", callback=_check_user)
+
+
+def secret_option(name: str, description: str, is_ascii: bool = False) -> click.Option:
     """Return an option for a file with a secret; a variable may hold the secret instead.
 
     On the command line all users of the machine could read it.
+
+    is_ascii: whether the secret is sent as it is in a header, which holds nothing else.
     """
 
-    def read(context: click.Context, parameter: click.Parameter, file: Any) -> Optional[str]:
-        return file.read().strip() if file else os.environ.get(variable(name))
+    def read(
+        context: click.Context, parameter: click.Parameter, path: Optional[str]
+    ) -> Optional[str]:
+        if path is None:
+            source, data = variable(name), os.environb.get(os.fsencode(variable(name)))
+        else:
+            source, data = repr(path), _read_file(path)
+            absolute = path if path == "-" else os.path.abspath(path)
+            secret_files(context)[parameter.name or ""] = absolute
+        if data is None:
+            return None
+        try:
+            secret = _parse_secret(data, is_ascii)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=source) from None
+        protect(secret)
+        return secret
 
     file_variable = variable(name + "-file")
     return click.Option(
         [name + "-file", name.lstrip("-").replace("-", "_")],
-        type=click.File(),
+        type=click.Path(allow_dash=True),
         callback=read,
         envvar=file_variable,
         metavar="FILE",
         help=f"A file with {description}; {variable(name)} may hold it instead.  "
         f"[env var: {file_variable}]",
     )
+
+
+def secret_files(context: click.Context) -> Dict[str, str]:
+    """Return the paths of the files that secrets were read from, by the name of the parameter."""
+    files: Dict[str, str] = context.meta.setdefault(__name__ + ".secret_files", {})
+    return files
 
 
 def variable(name: str) -> str:
@@ -56,11 +86,62 @@ def _reject_empty(context: click.Context, parameter: click.Parameter, value: Any
 
 
 def _check_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if "@" in value.split("//")[-1].split("/")[0]:
+    # The order matters: a message shows the value only if it cannot hold a password.
+    if "@" in value:
         raise click.BadParameter("leave out the user and the password: --help shows their options")
+    if "?" in value or "#" in value:
+        raise click.BadParameter("leave out what follows the ? or #: a path is appended to the URL")
     if not value.startswith(("http://", "https://")):
         raise click.BadParameter(f"{value!r} starts with neither http:// nor https://")
     return value.rstrip("/")
+
+
+def _check_user(
+    context: click.Context, parameter: click.Parameter, value: Optional[str]
+) -> Optional[str]:
+    if value is None:
+        return None
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!r} is not UTF-8") from None
+    if ":" in value or _has_control_characters(value):
+        # The value may be USER:PASSWORD.
+        raise click.BadParameter(
+            "it has a colon or a control character, which Basic authentication cannot express; "
+            "see --password-file for the password"
+        )
+    _reject_empty(context, parameter, value)
+    return value
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with click.open_file(path, "rb") as file:
+            data: bytes = file.read()
+            return data
+    except OSError as error:
+        raise click.BadParameter(f"{path!r}: {error.strerror}") from error
+
+
+def _parse_secret(data: bytes, is_ascii: bool) -> str:
+    """Return the secret. The message of a ValueError does not show it."""
+    try:
+        secret = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text: write nothing but the secret, in UTF-8") from None
+    if _has_control_characters(secret):
+        raise ValueError(
+            "it has a line break or another control character: write nothing but the secret, on "
+            "one line"
+        )
+    if is_ascii and not (secret.isascii() and secret.isprintable()):
+        raise ValueError("it has a character that is not printable ASCII: copy the secret again")
+    return secret
+
+
+def _has_control_characters(text: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
 
 
 def _parse_labels(

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.redaction import redact
 from benchmarkai.metrics import check
 from benchmarkai.stdout import write_all
 
@@ -116,7 +117,7 @@ def metric_entry(metric: Metric, reason: str) -> Entry:
         "name": metric.name,
         "value": metric.value,
         "labels": metric.labels,
-        "reason": reason,
+        "reason": redact(reason),
     }
 
 

@@ -1,4 +1,4 @@
-"""What HTTP status codes and Retry-After mean."""
+"""What HTTP status codes and Retry-After mean, and Basic authentication."""
 
 import email.utils
 import time
@@ -6,7 +6,8 @@ import time
 import pytest
 
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
-from benchmarkai.daemon.backends.http import error_for, retry_after
+from benchmarkai.daemon.backends.http import basic_auth, error_for, retry_after
+from benchmarkai.daemon.redaction import protect, redact
 
 
 def date_in(seconds):
@@ -49,6 +50,27 @@ def test_any_other_error_is_worth_a_retry(status, headers, seconds):
 )
 def test_the_reason_is_one_short_line(status, reason, text):
     assert str(error_for(status, reason)) == f"HTTP {status}: {text}"
+
+
+def test_a_secret_is_not_in_the_reason_not_even_the_beginning_of_it():
+    protect("qw  ertz")
+    assert str(error_for(400, "no qw  ertz")) == "HTTP 400: no ***"
+    assert str(error_for(401, "x" * 298 + "qw  ertz")) == f"HTTP 401: {'x' * 298}**"
+
+
+@pytest.mark.parametrize(
+    "user, password, value",
+    [
+        ("me", "qwertz", "Basic bWU6cXdlcnR6"),
+        ("me", "", "Basic bWU6"),
+        ("me", None, "Basic bWU6"),
+        ("me", "a:b", "Basic bWU6YTpi"),
+        ("test", "123\xa3", "Basic dGVzdDoxMjPCow=="),  # the example of RFC 7617, 2.1
+    ],
+)
+def test_basic_authentication_is_in_utf_8_and_protected(user, password, value):
+    assert basic_auth(user, password) == value
+    assert redact(f"'Authorization': '{value}'") == "'Authorization': 'Basic ***'"
 
 
 @pytest.mark.parametrize(

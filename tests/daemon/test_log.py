@@ -1,6 +1,7 @@
 """The log: one line for each message, whatever is in it."""
 
 import calendar
+import json
 import re
 import time
 
@@ -66,6 +67,45 @@ def test_a_traceback_keeps_its_lines():
     assert len(traceback.splitlines()) >= 3
 
 
+SECRET = "ä€😀\\'\".*"
+
+PROTECT = """
+from benchmarkai.daemon.redaction import protect
+for secret in ("pä  €", "qwertz", SECRET, "qwertz==", "abc"):
+    protect(secret)
+""".replace("SECRET", repr(SECRET))
+
+
+@pytest.mark.parametrize(
+    "message, logged",
+    [
+        ("401: qwertz, (qwertz)", "401: ***, (***)"),
+        ("qwertz==", "***"),  # not ***==
+        ("a pä  € b", "a *** b"),
+        (SECRET, "***"),
+        (repr(SECRET), "'***'"),
+        (ascii(SECRET), "'***'"),
+        (repr(SECRET.encode()), "b'***'"),
+        (json.dumps(SECRET), '"***"'),
+        (json.dumps(SECRET, ensure_ascii=False), '"***"'),
+        (json.dumps(repr(SECRET)), "\"'***'\""),
+        ("abc", "abc"),  # too short
+        ("q wertz", "q wertz"),
+    ],
+)
+@pytest.mark.parametrize("way", ["log.info({!r})", "log.info('%s', {!r})"])
+def test_a_secret_is_not_shown_however_it_is_spelled(message, logged, way):
+    text = log(PROTECT + way.format(message), env={"PYTHONIOENCODING": "utf-8"})
+    assert text.endswith(f" INFO: {logged}\n")
+
+
+def test_a_secret_in_a_traceback_is_not_shown():
+    code = "try: raise ValueError('no qwertz')\nexcept ValueError: log.info('x', exc_info=True)"
+    text = log(PROTECT + code)
+    assert "ValueError: no ***\n" in text
+    assert "qwertz" not in text
+
+
 @pytest.mark.parametrize(
     "level, logged",
     [
@@ -88,3 +128,12 @@ def test_the_logs_and_warnings_of_clients_are_not_shown():
 @pytest.mark.parametrize("number, text", [(0, "0 lines"), (1, "1 line"), (2, "2 lines")])
 def test_a_count_has_the_singular_or_the_plural(number, text):
     assert count(number, "line") == text
+
+
+def test_a_secret_of_backslashes_takes_no_time():
+    text = log(
+        "from benchmarkai.daemon.redaction import protect\n"
+        r"protect('\\' * 9); protect('\\x' * 9)" + "\n"
+        r"log.info('%s', '\\' * 1000 + 'y' + ('\\' * 100 + 'x') * 8)"
+    )
+    assert text.endswith("\\x\n")

@@ -112,6 +112,22 @@ def test_metrics_that_a_server_cannot_hold_are_rejected(name, metric, reason):
     assert backend(name).reason_to_reject(metric) == reason
 
 
+@pytest.mark.parametrize(
+    "name, valid",
+    [
+        ("push_time_seconds", "push_time_seconds"),
+        ("push.time/seconds", "push_time_seconds"),
+        ("push failure_time_seconds", "push_failure_time_seconds"),
+    ],
+)
+def test_a_name_that_the_pushgateway_uses_itself_is_rejected(name, valid):
+    pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
+    prometheus = backends.load("prometheus")("http://localhost", "job", None, None)
+    reason = f"the Pushgateway has its own metric {valid}: rename it"
+    assert prometheus.reason_to_reject(metric(name)) == reason
+    assert prometheus.reason_to_reject(metric(name + "_")) is None
+
+
 def test_a_name_that_prometheus_would_mix_with_another_is_rejected():
     pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
     prometheus = backends.load("prometheus")("http://localhost", "job", None, None)

@@ -16,7 +16,8 @@ def check_seed(seed):
             check(history)
     except Exception as error:
         raise AssertionError(
-            f"seed {seed}: {type(error).__name__}: {error}\nreplay: python -m tests.simulation {seed}"
+            f"seed {seed}: {type(error).__name__}: {error}\n"
+            f"replay: python -m tests.simulation {seed}"
         ) from error
 
 

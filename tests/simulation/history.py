@@ -16,7 +16,6 @@ from benchmarkai.daemon.intake import Intake
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.service import Service
 from benchmarkai.daemon.spool import Spool, SpoolFull
-
 from tests.simulation.world import (
     KernelPipe,
     Killed,

@@ -1,11 +1,11 @@
 """What Elasticsearch and OpenSearch have in common: documents, written in bulk."""
 
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NoReturn, Sequence, Tuple, Union
 
 from benchmarkai.daemon.backends import base
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric, format_time
-from benchmarkai.daemon.options import option, secret_option, url_option
+from benchmarkai.daemon.options import option, secret_option, url_option, user_option
 
 _MAPPING = {
     # Without it, the first value decides on the type: a long would truncate later values, and a
@@ -20,6 +20,7 @@ _MAPPING = {
     ],
 }
 
+_TOO_LARGE = 413
 _CONFLICT = 409  # the document was indexed before, and the response got lost
 
 
@@ -29,7 +30,7 @@ class BulkBackend(base.Backend):
     options = [
         url_option("http://localhost:9200", "The server."),
         option("--index", "The index.", default="job-metrics", show_default=True),
-        option("--user", "The user name; see --password-file."),
+        user_option(),
         secret_option("--password", "the password"),
     ]
 
@@ -66,10 +67,11 @@ class BulkBackend(base.Backend):
         try:
             response = self.bulk(operations)
         except Exception as error:
-            failure = self.error_from(error)
-            if failure is None:
-                raise
-            raise failure from error
+            self._raise_failure(
+                error,
+                f"cannot write to the index {self._index!r}",
+                is_too_large=getattr(error, "status_code", None) == _TOO_LARGE,
+            )
         return _rejected_items(metrics, response)
 
     def _ensure_index(self) -> None:
@@ -77,13 +79,23 @@ class BulkBackend(base.Backend):
             self.create_index(self._index, _MAPPING)
         except Exception as error:
             if getattr(error, "error", None) != "resource_already_exists_exception":
-                failure = self.error_from(error)
-                if failure is None:
-                    raise
-                if isinstance(failure, Rejected):  # the index, not the metrics
-                    failure = Unavailable(f"cannot create the index {self._index!r}: {failure}")
-                raise failure from error
+                self._raise_failure(error, f"cannot create the index {self._index!r}")
         self._has_index = True
+
+    def _raise_failure(
+        self, error: Exception, problem: str, is_too_large: bool = False
+    ) -> NoReturn:
+        """Raise what an error means that the client has raised.
+
+        The response to a request names the metrics that are rejected. If the server rejects the
+        request itself, the settings are wrong, unless it is too large: then it is split.
+        """
+        failure = self.error_from(error)
+        if failure is None:
+            raise error
+        if isinstance(failure, Rejected) and not is_too_large:
+            failure = Unavailable(f"{problem}: {failure}")
+        raise failure from error
 
 
 def _rejected_items(metrics: Sequence[Metric], response: Any) -> List[Tuple[Metric, str]]:

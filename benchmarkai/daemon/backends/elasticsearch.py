@@ -2,7 +2,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.backends.bulk import BulkBackend
-from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 from benchmarkai.daemon.options import secret_option
 
 
@@ -18,7 +18,10 @@ class Backend(BulkBackend):
             --label run=42 -- ./my_benchmark.sh
     """
 
-    options = [*BulkBackend.options, secret_option("--api-key", "an API key, in place of a user")]
+    options = [
+        *BulkBackend.options,
+        secret_option("--api-key", "an API key, in place of a user", is_ascii=True),
+    ]
 
     def __init__(
         self,
@@ -30,11 +33,13 @@ class Backend(BulkBackend):
     ) -> None:
         import elasticsearch
 
+        if user and api_key:
+            raise ValueError("give either a user or an API key, not both")
         super().__init__(index)
         self._errors = elasticsearch
         self._client = elasticsearch.Elasticsearch(
             url,
-            basic_auth=(user, password or "") if user else None,
+            headers={"Authorization": basic_auth(user, password)} if user else {},
             api_key=api_key,
             request_timeout=TIMEOUT,
             max_retries=0,

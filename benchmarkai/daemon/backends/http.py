@@ -1,10 +1,12 @@
-"""What HTTP backends share: time-outs, status codes, and Retry-After."""
+"""What HTTP backends share: time-outs, credentials, status codes, and Retry-After."""
 
+import base64
 import email.utils
 import time
 from typing import Any, Optional, Union
 
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.redaction import protect, redact
 
 TIMEOUT = 30  # seconds that a request may take
 
@@ -15,6 +17,16 @@ _MAX_RETRY_AFTER = 3600.0  # seconds
 _REJECTED = (400, 413, 422)
 
 
+def basic_auth(user: str, password: Optional[str]) -> str:
+    """Return the value of the header Authorization, in UTF-8 (RFC 7617).
+
+    The clients' own functions encode it as ASCII or Latin-1, if they can.
+    """
+    credentials = base64.b64encode(f"{user}:{password or ''}".encode()).decode("ascii")
+    protect(credentials)
+    return "Basic " + credentials
+
+
 def error_for(status: int, reason: Any, headers: Any = None) -> Union[None, Unavailable, Rejected]:
     """Return the error that an HTTP status means, or None for success.
 
@@ -23,7 +35,8 @@ def error_for(status: int, reason: Any, headers: Any = None) -> Union[None, Unav
     """
     if status < 300:
         return None
-    message = f"HTTP {status}: {' '.join(str(reason).split())[:300]}"
+    # Half a secret would not be found any more.
+    message = f"HTTP {status}: {' '.join(redact(str(reason)).split())[:300]}"
     if status in _REJECTED:
         return Rejected(message)
     return Unavailable(message, retry_after(headers))

@@ -4,9 +4,9 @@ from urllib.parse import urlencode
 
 from benchmarkai.daemon.backends import base
 from benchmarkai.daemon.backends.base import Unavailable
-from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 from benchmarkai.daemon.metric import Metric
-from benchmarkai.daemon.options import option, secret_option, url_option
+from benchmarkai.daemon.options import option, secret_option, url_option, user_option
 
 _AMBIGUOUS = re.compile(r"\\[,= ]")
 
@@ -25,9 +25,9 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:8086", "The server."),
         option("--database", "The database; the bucket in InfluxDB 2.", required=True),
-        option("--user", "The user name; see --password-file."),
+        user_option(),
         secret_option("--password", "the password"),
-        secret_option("--token", "the token, in place of a user"),
+        secret_option("--token", "the token, in place of a user", is_ascii=True),
     ]
 
     def __init__(
@@ -52,7 +52,7 @@ class Backend(base.Backend):
         if token:
             self._headers["Authorization"] = "Token " + token
         elif user:
-            self._headers.update(urllib3.make_headers(basic_auth=f"{user}:{password or ''}"))
+            self._headers["Authorization"] = basic_auth(user, password)
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         for label in labels.items():

@@ -2,7 +2,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.backends.bulk import BulkBackend
-from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 
 
 class Backend(BulkBackend):
@@ -24,7 +24,7 @@ class Backend(BulkBackend):
         self._errors = opensearchpy.exceptions
         self._client = opensearchpy.OpenSearch(
             url,
-            http_auth=(user, password or "") if user else None,
+            headers={"Authorization": basic_auth(user, password)} if user else {},
             timeout=TIMEOUT,
             max_retries=0,
         )

@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from benchmarkai.daemon.backends import base
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.backends.http import error_for
-from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.metric import Metric, Value
 from benchmarkai.daemon.options import url_option
 
 _TIMEOUT = 10  # seconds, within which the exporter retries by itself
@@ -93,7 +93,7 @@ class Backend(base.Backend):
                 attributes={},
                 start_time_unix_nano=metric.time,
                 time_unix_nano=metric.time,
-                value=float(metric.value),
+                value=_as_int64_or_float(metric.value),
             )
             for metric in metrics
         ]
@@ -103,3 +103,8 @@ class Backend(base.Backend):
 
     def _keep_response(self, response: Any, *arguments: Any, **options: Any) -> None:
         self._response = response
+
+
+def _as_int64_or_float(value: Value) -> Value:
+    is_int64 = isinstance(value, int) and -(2**63) <= value < 2**63
+    return value if is_int64 else float(value)

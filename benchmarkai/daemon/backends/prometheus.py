@@ -1,4 +1,3 @@
-import base64
 import http.client
 import re
 import urllib.error
@@ -7,12 +6,14 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.backends import base
 from benchmarkai.daemon.backends.base import Unavailable
-from benchmarkai.daemon.backends.http import TIMEOUT, error_for
+from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 from benchmarkai.daemon.metric import Metric
-from benchmarkai.daemon.options import option, secret_option, url_option
+from benchmarkai.daemon.options import option, secret_option, url_option, user_option
 
 # https://prometheus.io/docs/concepts/data_model/
 _INVALID_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
+# A Pushgateway sets these itself for each group, in place of what is pushed, or rejects the push.
+_RESERVED = ("push_time_seconds", "push_failure_time_seconds")
 _LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -32,7 +33,7 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:9091", "The Pushgateway.", name="--gateway"),
         option("--job", "The label job.", default="benchmark", show_default=True),
-        option("--user", "The user name; see --password-file."),
+        user_option(),
         secret_option("--password", "the password"),
     ]
 
@@ -44,8 +45,7 @@ class Backend(base.Backend):
         self._client = prometheus_client
         self._gateway = gateway
         self._job = job
-        self._user = user
-        self._password = password or ""
+        self._headers = {"Authorization": basic_auth(user, password)} if user else {}
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._originals: Dict[str, str] = {}  # names of metrics, by their names in Prometheus
 
@@ -61,6 +61,8 @@ class Backend(base.Backend):
 
     def reason_to_reject(self, metric: Metric) -> Optional[str]:
         valid = _valid_name(metric.name)
+        if valid in _RESERVED:
+            return f"the Pushgateway has its own metric {valid}: rename it"
         original = self._originals.setdefault(valid, metric.name)
         if original != metric.name:
             return f"it would become {valid}, like {original!r} before it: rename it"
@@ -102,11 +104,14 @@ class Backend(base.Backend):
         """Return the function that sends the request: a handler of prometheus_client."""
 
         def send() -> None:
-            request = urllib.request.Request(url, data, dict(headers), method=method)
-            if self._user:
-                credentials = base64.b64encode(f"{self._user}:{self._password}".encode())
-                request.add_header("Authorization", "Basic " + credentials.decode("ascii"))
-            self._opener.open(request, timeout=timeout).close()
+            all_headers = {**dict(headers), **self._headers}
+            request = urllib.request.Request(url, data, all_headers, method=method)
+            with self._opener.open(request, timeout=timeout) as response:
+                # A Pushgateway says nothing. A login page does.
+                if response.read(1):
+                    raise Unavailable(
+                        f"unexpected response, HTTP {response.status}; is this a Pushgateway?"
+                    )
 
         return send
 

@@ -146,12 +146,17 @@ class VictoriaMetrics(Server):
 
 
 class Pushgateway(Server):
+    def __init__(self, folder, options=()):
+        self.options = options
+        super().__init__(folder)
+
     def command(self):
         return [
             find_program("prometheus-pushgateway", "prometheus-pushgateway"),
             f"--web.listen-address=127.0.0.1:{self.port}",
             # Debian's own default is a file that all of them share.
             "--persistence.file=data",
+            *self.options,
         ]
 
 
@@ -222,14 +227,15 @@ class Proxy:
     """Passes requests on to a server, except for those that get a fault.
 
     fault: a function of the number of the request, from 1. It returns None for no fault;
-        (status, headers) to respond without the server; "drop" to close the connection; "cut" to
-        do so within the response; "slow" to wait for a second; "half" to pass the request on, but
-        only half of the response back.
+        (status, headers) or (status, headers, body) to respond without the server; "drop" to close
+        the connection; "cut" to do so within the response; "slow" to wait for a second; "half" to
+        pass the request on, but only half of the response back.
     """
 
-    def __init__(self, target, fault=lambda number: None):
+    def __init__(self, target=None, fault=lambda number: None):
         self.bodies = []  # of the requests
         self.authorizations = []  # their headers Authorization, or None
+        self.fault = fault
         self.faults = 0
         proxy = self
 
@@ -240,12 +246,12 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 proxy.bodies.append(body)
                 proxy.authorizations.append(self.headers["Authorization"])
-                kind = fault(len(proxy.bodies))
+                kind = proxy.fault(len(proxy.bodies))
                 if kind:
                     proxy.faults += 1
                 if isinstance(kind, tuple):
-                    status, headers = kind
-                    self.respond(status, headers, b'{"error": "for now"}')
+                    status, headers, *body = kind
+                    self.respond(status, headers, *(body or [b'{"error": "for now"}']))
                 elif kind == "drop":
                     self.close_connection = True
                 elif kind == "cut":

@@ -137,9 +137,8 @@ def test_a_document_that_is_sent_twice_is_indexed_once(start_server, start_daemo
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [InfluxDB, Noida, Osmem, Oteltap, Pushgateway])
 def test_an_unexpected_response_is_not_a_delivery(start_server, start_daemon, kind):
-    faults = [(302, {"Location": "/login"}), (500, {}), "cut", "drop"]
-    if kind is not Pushgateway:  # which responds with nothing but a status
-        faults.append((200, {"Content-Type": "text/html"}))
+    login = (200, {"Content-Type": "text/html"})
+    faults = [(302, {"Location": "/login"}), (500, {}), "cut", "drop", login]
     server = start_server(kind)
     proxy = start_server(Proxy, server, dict(enumerate(faults, 1)).get)
     daemon = start_daemon(*ARGUMENTS[kind], proxy.url)
@@ -204,6 +203,15 @@ def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, s
     text = request(gateway.url + "/metrics")
     assert 'a_b{instance="",job="benchmark"} 1\n' in text
     assert 'c{instance="",job="benchmark"} 3\n' in text
+
+
+def test_a_name_of_the_pushgateway_itself_is_rejected_alone(start_server, start_daemon):
+    gateway = start_server(Pushgateway)
+    daemon = start_daemon(*ARGUMENTS[Pushgateway], gateway.url)
+    daemon.emit("push.time/seconds=1", "push_failure_time_seconds=2", "c=3")
+    assert daemon.stop().code == 0
+    assert "delivered 1, rejected 2, waiting 0" in daemon.logged()
+    assert 'c{instance="",job="benchmark"} 3\n' in request(gateway.url + "/metrics")
 
 
 def test_metrics_arrive_in_cloudwatch(cloudwatch, start_daemon):
@@ -319,7 +327,8 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
             if line.startswith("{") and line.endswith("\n"):
                 metric = json.loads(line)
                 points = metric["gauge"]["dataPoints"]
-                found.setdefault(metric["name"], []).extend(point["asDouble"] for point in points)
+                values = [float(point.get("asInt", point.get("asDouble"))) for point in points]
+                found.setdefault(metric["name"], []).extend(values)
         return sum(map(len, found.values())) >= len(SERIES) + len(VALUES)
 
     wait_until(all_have_arrived)

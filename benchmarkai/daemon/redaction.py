@@ -1,0 +1,31 @@
+"""The secrets of this process, and text without them: for the log and the rejected metrics."""
+
+import json
+import re
+from typing import Set
+
+_MIN_LENGTH = 4  # a shorter secret is found in too many words that have nothing to do with it
+
+_secrets: Set[str] = set()
+
+
+def protect(secret: str) -> None:
+    """Let redact() replace the secret from now on."""
+    # Without its backslashes, of which a repr and JSON add more.
+    secret = secret.replace("\\", "")
+    if len(secret) >= _MIN_LENGTH:
+        _secrets.add(secret)
+
+
+def redact(text: str) -> str:
+    """Return the text with *** in place of each secret."""
+    # The longest first: it may contain another.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = re.sub("".join(map(_pattern, secret)), "***", text)
+    return text
+
+
+def _pattern(character: str) -> str:
+    """Return a pattern for the character in text, in JSON, and in the repr of text or bytes."""
+    escaped = (json.dumps(character)[1:-1], ascii(character)[1:-1], ascii(character.encode())[2:-1])
+    return r"\\*(?:" + "|".join(map(re.escape, {character, *escaped})) + ")"

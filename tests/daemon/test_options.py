@@ -1,0 +1,192 @@
+"""What the options accept: secrets, users and URLs. No error shows a secret."""
+
+import os
+
+import click
+import pytest
+
+from benchmarkai.daemon.options import secret_option, url_option, user_option
+
+OPTIONS = [
+    url_option("http://localhost:1", "The server."),
+    user_option(),
+    secret_option("--password", "the password"),
+    secret_option("--token", "the token", is_ascii=True),
+]
+
+
+def parse(*arguments):
+    command = click.Command("test", params=OPTIONS)
+    return command.make_context("test", [str(argument) for argument in arguments]).params
+
+
+def error_of(*arguments):
+    """Return the message of the usage error."""
+    with pytest.raises(click.UsageError) as caught:
+        parse(*arguments)
+    assert caught.value.exit_code == 2
+    return caught.value.format_message()
+
+
+@pytest.fixture(params=["file", "variable"])
+def give(request, tmp_path, monkeypatch):
+    """A function that gives a secret in bytes: it returns the arguments, and the source's name."""
+
+    def give(name, data):
+        if request.param == "file":
+            path = tmp_path / name
+            path.write_bytes(data)
+            return [f"--{name}-file", path], repr(str(path))
+        variable = f"BAI_DAEMON_{name.upper()}"
+        monkeypatch.setitem(os.environb, variable.encode(), data)
+        return [], variable
+
+    return give
+
+
+@pytest.mark.parametrize("name", ["password", "token"])
+@pytest.mark.parametrize(
+    "data, secret",
+    [
+        (b"qwertz", "qwertz"),
+        (b"qwertz\n", "qwertz"),
+        (b" \tqwertz\r\n\n", "qwertz"),
+        (b"\xef\xbb\xbfqwertz\r\n", "qwertz"),
+        (b"\xef\xbb\xbf", ""),
+        (b"a b:c~!", "a b:c~!"),
+        (b"", ""),
+    ],
+)
+def test_a_secret_is_one_line_without_its_surroundings(give, name, data, secret):
+    arguments, _ = give(name, data)
+    assert parse(*arguments)[name] == secret
+
+
+def test_a_password_may_be_any_text(give):
+    arguments, _ = give("password", "pä€😀 \xa0\ufeffx".encode())
+    assert parse(*arguments)["password"] == "pä€😀 \xa0\ufeffx"
+
+
+NOT_UTF_8 = "it is not UTF-8 text: write nothing but the secret, in UTF-8"
+NOT_A_LINE = (
+    "it has a line break or another control character: write nothing but the secret, on one line"
+)
+NOT_ASCII = "it has a character that is not printable ASCII: copy the secret again"
+
+
+@pytest.mark.parametrize(
+    "name, data, message",
+    [
+        ("password", b"qwertz\xff", NOT_UTF_8),
+        ("password", b"qw\xed\xa0\x80ertz", NOT_UTF_8),  # a surrogate
+        ("password", b"\xff\xfeqwertz", NOT_UTF_8),
+        ("token", b"qwertz\xe4", NOT_UTF_8),
+        ("password", b"qw\nertz", NOT_A_LINE),
+        ("password", b"qw\rertz", NOT_A_LINE),
+        ("password", b"qw\tertz", NOT_A_LINE),
+        ("password", b"qw\x1b[0mertz", NOT_A_LINE),
+        ("password", b"qw\x7fertz", NOT_A_LINE),
+        ("password", "qw\x85ertz".encode(), NOT_A_LINE),
+        ("password", "qw\u2028ertz".encode(), NOT_A_LINE),
+        ("token", b"qw\nertz", NOT_A_LINE),
+        ("token", "qwertzä".encode(), NOT_ASCII),
+        ("token", "qw\u200bertz".encode(), NOT_ASCII),
+    ],
+)
+def test_a_secret_that_cannot_be_sent_is_rejected_without_showing_it(give, name, data, message):
+    arguments, source = give(name, data)
+    error = error_of(*arguments)
+    assert error == f"Invalid value for {source}: {message}"
+    assert "qw" not in error
+    assert "ertz" not in error
+
+
+def test_a_secret_with_a_nul_is_rejected(tmp_path):
+    (tmp_path / "file").write_bytes("qwertz".encode("utf-16-le"))  # no variable can hold it
+    assert NOT_A_LINE in error_of("--password-file", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("/none", "'/none': No such file or directory"),
+        ("/", "'/': Is a directory"),
+        ("", "'': No such file or directory"),
+        ("/proc/self/mem", "'/proc/self/mem': Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(path, message, monkeypatch):
+    monkeypatch.setenv("BAI_DAEMON_PASSWORD", "qwertz")
+    assert message in error_of("--password-file", path)
+
+
+@pytest.mark.parametrize("user", ["me", "größe", "me@example.com", "a b"])
+def test_a_user_may_be_any_text_that_basic_authentication_can_express(user, monkeypatch):
+    assert parse("--user", user)["user"] == user
+    monkeypatch.setenv("BAI_DAEMON_USER", user)
+    assert parse()["user"] == user
+
+
+NOT_A_USER = (
+    "it has a colon or a control character, which Basic authentication cannot express; see "
+    "--password-file for the password"
+)
+
+
+@pytest.mark.parametrize(
+    "user, message",
+    [
+        ("", "it is empty"),
+        ("a:b", NOT_A_USER),
+        ("a\nb", NOT_A_USER),
+        ("a\x7f", NOT_A_USER),
+        ("a\x80", NOT_A_USER),
+        ("a\udcff", r"'a\udcff' is not UTF-8"),
+    ],
+)
+def test_a_user_that_basic_authentication_cannot_express_is_rejected(user, message):
+    error = error_of("--user", user)
+    assert message in error
+    assert "a:b" not in error
+
+
+@pytest.mark.parametrize(
+    "url, parsed",
+    [
+        ("http://h", "http://h"),
+        ("https://h:8086/", "https://h:8086"),
+        ("http://[::1]:8086/a/b//", "http://[::1]:8086/a/b"),
+    ],
+)
+def test_a_url_may_have_a_port_and_a_path(url, parsed):
+    assert parse("--url", url)["url"] == parsed
+
+
+CREDENTIALS = "leave out the user and the password: --help shows their options"
+QUERY = "leave out what follows the ? or #: a path is appended to the URL"
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("http://h:8086/?u=a&p=secret", QUERY),
+        ("http://h?secret", QUERY),
+        ("http://h/#secret", QUERY),
+        ("h:8086/?p=secret", QUERY),
+        ("http://me:secret@h", CREDENTIALS),
+        ("http://me:se/cret@h", CREDENTIALS),
+        ("http://me:se//cret@h", CREDENTIALS),
+        ("http://me:se?cret@h", CREDENTIALS),
+        ("http://me:se#cret@h", CREDENTIALS),
+        ("me:secret@h", CREDENTIALS),
+        ("localhost", "'localhost' starts with neither http:// nor https://"),
+    ],
+)
+def test_a_url_without_a_place_for_a_path_is_rejected_without_showing_secrets(
+    url, message, monkeypatch
+):
+    for arguments in (["--url", url], []):
+        error = error_of(*arguments)
+        assert message in error
+        assert "cret" not in error
+        monkeypatch.setenv("BAI_DAEMON_URL", url)
