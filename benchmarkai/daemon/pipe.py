@@ -14,6 +14,9 @@ from typing import Any, Optional
 _F_SETPIPE_SZ = 1031  # fcntl(2), Linux
 _SPLICE_F_NONBLOCK = 2  # splice(2), tee(2)
 
+# Whoever waits for room may write between two of these, before the last one.
+_MAX_LAST_MOVES = 100
+
 _CAPACITY = 1 << 20  # bytes; the most that users may ask for (/proc/sys/fs/pipe-max-size)
 _DEFAULT_CAPACITY = 1 << 16  # bytes; pipe(7)
 
@@ -42,6 +45,8 @@ class Pipe:
         self.mode = mode
         self.created = False
         self._remaining: Optional[int] = None  # bytes that are still ours; None means all
+        self._is_ending = False
+        self._last_moves = 0
         self._unwritten = b""  # data that was read, without splice(2), and not written yet
         libc = ctypes.CDLL(None, use_errno=True)
         self._splice = getattr(libc, "splice", None)
@@ -117,6 +122,8 @@ class Pipe:
 
         Raises OSError if the file cannot be written. The data is not lost then.
         """
+        if self._is_ending and self._remaining is None and not self._fill():
+            return 0
         size = self._capacity if self._remaining is None else self._remaining
         moved = self._move(file, offset, size) if size else 0
         if self._remaining is not None:
@@ -126,7 +133,7 @@ class Pipe:
     def end(self) -> bool:
         """Stop accepting writes, as far as that is ours to do. What is left can still be moved.
 
-        A pipe that we created, or whose path is gone, is filled with newlines. Whoever has it
+        A pipe that we created, or whose path is gone, is kept full of newlines. Whoever has it
         open waits, and opens the path anew once the pipe is closed, so nothing can be written
         and lost. Any other pipe stays, and what is written to it from now on is for its next
         reader.
@@ -138,12 +145,16 @@ class Pipe:
             return False
         if self._tee is None:
             self._remove()
-            return True
+        else:
+            self._is_ending = True
+        return True
+
+    def _fill(self) -> bool:
+        """Fill the pipe with newlines. Return whether there is anything else in it."""
         for filler in (b"\n" * select.PIPE_BUF, b"\n"):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     os.write(self._descriptor, filler)
-        # Moving the data out of the pipe would make room for a writer.
         size = _call(
             self._tee,
             self._descriptor,
@@ -151,9 +162,13 @@ class Pipe:
             ctypes.c_size_t(self._capacity),
             _SPLICE_F_NONBLOCK,
         )
-        self._unwritten += _read(self._copy, size).rstrip(b"\n") + b"\n"
-        self._remaining = len(self._unwritten)
-        return True
+        data = _read(self._copy, size).rstrip(b"\n")
+        self._last_moves += 1
+        if data and self._last_moves > _MAX_LAST_MOVES:
+            # Somebody always finds the room that moving the data makes. So leave it in the pipe.
+            self._unwritten = data + b"\n"
+            self._remaining = len(self._unwritten)
+        return bool(data)
 
     def _move(self, file: int, offset: int, size: int) -> int:
         if self._splice is not None and not self._unwritten:

@@ -76,6 +76,9 @@ class Spool:
 
     def close(self) -> None:
         with self._lock:
+            if self._journal.pending and not self._journal.is_in_place():
+                with contextlib.suppress(OSError):
+                    self._journal.restore()
             self._journal.remove()
             self._journal.close()
             self._database.close()
@@ -362,9 +365,10 @@ class Spool:
             old_umask = os.umask(0o077)
             try:
                 make_folder(self.path)
+                if not self._journal.is_in_place():
+                    self._journal.restore()
                 if not self.exists():
                     self._restore_database()
-                self._journal.restore()
             except (sqlite3.Error, database.SpoolError, OSError) as error:
                 self._next_restore = now + _RESTORE_INTERVAL
                 raise SpoolFull(f"the spool {self.path!r} was removed: {error}") from error

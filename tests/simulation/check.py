@@ -36,8 +36,12 @@ def check(history):
 
 def check_nothing_is_lost(history, arrived, rejected):
     missing = set(history.acknowledged) - set(arrived) - set(rejected) - history.excused
+    if not history.server.has_accepted:
+        # The last server got bad metrics alone, so they still wait.
+        missing = {value for value in missing if history.acknowledged[value][0] != "bad"}
     assert not missing, f"{len(missing)} are lost: {sorted(missing)[:5]}"
-    assert history.lives[-1].waiting == 0, f"{history.lives[-1].waiting} are not delivered"
+    if history.server.has_accepted:
+        assert not history.lives[-1].waiting, f"{history.lives[-1].waiting} are not delivered"
     for value, places in arrived.items():
         assert value in history.acknowledged, f"{value} was never accepted from its writer"
         assert all(name == history.acknowledged[value][0] for _, _, name in places)
@@ -84,7 +88,7 @@ def check_life(life):
         assert outcome.waiting == life.waiting, f"{name} says {outcome.waiting}, not {life.waiting}"
     assert outcome.failure is None, f"{name}: {outcome.failure}"
     if outcome.exit_code == 0:
-        assert life.waiting == 0 and outcome.stored, f"{name} has lied"
+        assert not life.waiting and outcome.stored, f"{name} has lied"
     # Two drains, the deliveries, and a request that may be under way.
     took = life.ended_at - life.stopped_at
     assert took <= 3 * SHUTDOWN_TIMEOUT + 2, f"{name} took {took} s to end"

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -274,15 +275,21 @@ class History:
             if pipe._is_open:
                 pipe._is_open = False
                 pipe.hang_up()
+            if not pipe.is_in_place():
+                # Nobody finds the rest in a pipe that somebody has removed.
+                self.excused.update(map(int, re.findall(rb": (\d+)", pipe.kernel.data)))
         for part in parts:
             if isinstance(part, Spool):
                 with contextlib.suppress(AttributeError, OSError):
                     part._journal._file.close()
         world.bury()
-        if self.spool_was_removed and not all(
+        found = all(
             os.path.exists(self.spool_path + suffix) for suffix in ("", ".in" if dead else "")
-        ):
-            # Nobody can keep what somebody else has removed and nobody had time to restore.
+        )
+        told = life.outcome is not None and not (life.outcome.stored and life.outcome.kept)
+        if self.spool_was_removed and (not found or told):
+            # Nobody can keep what somebody else has removed, if there is no time or no room to
+            # restore it.
             self.excused.update(self.acknowledged)
         if not os.path.isdir(world.folder):
             os.mkdir(world.folder)

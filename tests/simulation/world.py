@@ -232,7 +232,6 @@ class SimulatedPipe:
         self.kernel = world.pipes[path]
         self.kernel.readers += 1
         self._remaining = None
-        self._rest = None
         self._is_open = True
 
     def __enter__(self):
@@ -264,25 +263,17 @@ class SimulatedPipe:
         return SimulatedPipe(self.world, self.path)
 
     def move(self, file, offset):
-        if self._rest is not None:
-            data, self._rest = self._rest, b""
-        else:
-            data = self.kernel.data[: self._remaining]
+        data = self.kernel.data[: self._remaining]
         self.world.step()
-        if data:
-            try:
-                self.world.write()
-                os.pwrite(file, data, offset)
-            except OSError:
-                if self._rest is not None:
-                    self._rest = data
-                raise
-            if self._rest is None:
-                self.kernel.data = self.kernel.data[len(data) :]
+        if data.strip(b"\n") or (data and not self.kernel.is_filled):
+            self.world.write()
+            os.pwrite(file, data, offset)
+            self.kernel.data = self.kernel.data[len(data) :]
             if self._remaining is not None:
                 self._remaining -= len(data)
-        self.world.step()
-        return len(data)
+            self.world.step()
+            return len(data)
+        return 0
 
     def end(self):
         self.world.step()
@@ -290,7 +281,8 @@ class SimulatedPipe:
             self._remaining = len(self.kernel.data)
             return False
         self.kernel.is_filled = True
-        self._rest = self.kernel.data + b"\n"
+        if not self.kernel.data.endswith(b"\n"):
+            self.kernel.data += b"\n"
         return True
 
 
