@@ -43,12 +43,7 @@ def main() -> None:
     """Run bai-daemon with the arguments of this process, and exit with its exit code."""
     if not hasattr(click.Context, "get_parameter_source"):
         sys.exit("bai-daemon: click 8 or newer is required: pip install --upgrade click")
-    try:
-        bai_daemon.main(prog_name="bai-daemon")
-    finally:
-        # The exit code is decided. A late signal must not change it.
-        for number in PASSED_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+    bai_daemon.main(prog_name="bai-daemon")
 
 
 class _Backends(click.Group):
@@ -93,8 +88,15 @@ def _make_command(name: str) -> click.Command:
         if problem:
             raise click.UsageError(f"the labels cannot be sent: {problem}")
         settings = _make_settings(context, f"{name} {_address(options)}".rstrip(), **values)
+
+        def report(outcome: Outcome) -> None:
+            _report(context, outcome)
+            # The exit code is decided. A late signal must not change it.
+            for number in PASSED_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
         try:
-            outcome = app.run(settings, backend, lambda outcome: _report(context, outcome))
+            outcome = app.run(settings, backend, report)
         except app.StartError as error:
             log.error("%s", error)
             context.exit(1)

@@ -2,7 +2,6 @@
 
 import os
 import select
-import signal
 import time
 from typing import Dict, Optional, Sequence
 
@@ -55,7 +54,7 @@ class Service:
         """
         try:
             if command:
-                self._child = Child(command, _environment(self._pipe.path))
+                self._child = self._signals.start(command, _environment(self._pipe.path))
             self._delivery.start()
             flow = Flow.IDLE
             while not self._is_over():
@@ -70,11 +69,13 @@ class Service:
     def _is_over(self) -> bool:
         signals = self._signals.take()
         if self._child is None:
-            return bool(signals) or self._delivery.failure is not None
-        for number in signals:
-            if self._child.send(number):
-                log.info("passed %s on to the command", signal.Signals(number).name)
-        return self._child.poll() is not None
+            return not STOP_SIGNALS.isdisjoint(signals) or self._delivery.failure is not None
+        if self._child.poll() is None:
+            return False
+        # A signal that has ended the command and has come to the daemon too, as Ctrl-C does, is not
+        # a wish to end the last deliveries.
+        self._signals.take()
+        return True
 
     def _wait(self, flow: Flow) -> None:
         poll = select.poll()
@@ -129,7 +130,7 @@ class Service:
                 self._shutdown_timeout,
             )
         while self._delivery.is_alive() and time.monotonic() < deadline:
-            if set(self._signals.take()) & set(STOP_SIGNALS):
+            if not STOP_SIGNALS.isdisjoint(self._signals.take()):
                 break
             self._delivery.join(0.05)
         self._delivery.stop()
