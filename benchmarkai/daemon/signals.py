@@ -19,6 +19,7 @@ STOP_SIGNALS = frozenset(PASSED_SIGNALS) - {signal.SIGUSR1}
 _SIGSET_SIZE = 128  # bytes of a sigset_t, in glibc and musl
 _INFO = struct.Struct("I4xi116x")  # signalfd_siginfo: ssi_signo, ssi_code
 _SI_KERNEL = 0x80  # ssi_code: sent by the kernel, as for a terminal
+_WNOTHREAD = 0x20000000  # waitid(2), Linux: not the children of other threads
 
 
 class Signals:
@@ -130,6 +131,8 @@ class Signals:
         for number, from_terminal in self._read():
             numbers.append(number)
             self._pass_on(number, from_terminal=from_terminal)
+        if os.getpid() == 1:
+            _reap_orphans(self._child)
         if self._is_told_to_suspend and (self._child is None or _is_stopped(self._child)):
             self._is_told_to_suspend = False
             _suspend()
@@ -195,3 +198,18 @@ def _suspend() -> None:
     signal.raise_signal(signal.SIGTSTP)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     signal.signal(signal.SIGTSTP, handler)
+
+
+def _reap_orphans(child: Optional[Child]) -> None:
+    """Remove the ended processes that process 1 of a container has inherited.
+
+    The command, and what a library has started in another thread, have somebody who waits for
+    them.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD
+            ended = os.waitid(os.P_ALL, 0, options)
+            if ended is None or (child is not None and ended.si_pid == child.pid):
+                return
+            os.waitpid(ended.si_pid, 0)

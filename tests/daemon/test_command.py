@@ -1,5 +1,6 @@
 """With bai-daemon in front of it, a command runs as it would without it."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -7,6 +8,7 @@ import re
 import shlex
 import signal
 import struct
+import subprocess
 import sys
 import termios
 
@@ -294,3 +296,81 @@ def test_the_command_has_none_of_the_descriptors_of_the_daemon():
     assert str(writer) in result.out
     os.close(reader)
     os.close(writer)
+
+
+# Process 1 of a container
+
+
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def can_unshare():
+    with contextlib.suppress(OSError):
+        return subprocess.call([*CONTAINER, "true"], stderr=subprocess.DEVNULL) == 0
+    return False
+
+
+as_process_1 = pytest.mark.skipif(not can_unshare(), reason="needs unshare, as root")
+
+# Makes orphans, and waits until somebody has reaped them.
+ORPHANS = f"""
+import os, sys, time
+orphans = []
+for _ in range(3):
+    reader, writer = os.pipe()
+    if not os.fork():
+        orphan = os.fork()
+        if not orphan:
+            while os.getppid() != 1:
+                time.sleep(0.001)
+            os._exit(5)
+        os.write(writer, b"%d" % orphan)
+        os._exit(0)
+    os.wait()
+    orphans.append(int(os.read(reader, 20)))
+deadline = time.monotonic() + {WAIT / 2}
+while any(os.path.exists("/proc/%d" % orphan) for orphan in orphans):
+    assert time.monotonic() < deadline, "there are zombies"
+    time.sleep(0.01)
+sys.exit(42)
+"""
+
+
+@as_process_1
+def test_as_process_1_the_daemon_reaps_orphans_while_its_command_runs():
+    command = [BAI_DAEMON, "stdout", "--", sys.executable, "-c", ORPHANS]
+    assert run([*CONTAINER, *command]).code == 42
+
+
+@as_process_1
+def test_as_process_1_the_daemon_reaps_orphans_without_a_command(tmp_path):
+    script = (
+        '(until [ -p pipe ]; do sleep 0.01; done; "$0" -c "$1"; echo $? >code; kill -TERM 1) & '
+        'exec "$2" stdout --fifo pipe'
+    )
+    command = ["sh", "-c", script, sys.executable, ORPHANS, BAI_DAEMON]
+    result = run([*CONTAINER, *command], cwd=tmp_path)
+    assert (result.code, (tmp_path / "code").read_text()) == (0, "42\n"), result.err
+
+
+EXIT_CODES = """
+import os, subprocess, threading
+from benchmarkai.daemon.signals import Signals
+assert os.getpid() == 1
+codes = []
+def run():
+    for number in range(200):
+        codes.append(subprocess.call(["sh", "-c", "exit 3"]))
+with Signals(False) as signals:
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive():
+        signals.take()
+print(set(codes), len(codes))
+"""
+
+
+@as_process_1
+def test_as_process_1_the_exit_codes_of_the_processes_of_a_library_stay_right():
+    result = run([*CONTAINER, sys.executable, "-c", EXIT_CODES])
+    assert (result.code, result.out, result.err) == (0, "{3} 200\n", "")
