@@ -55,10 +55,23 @@ class _Backends(click.Group):
 
 
 class _BackendCommand(click.Command):
+    # The options after the name of a program are those of the program.
+    allow_interspersed_args = False
+
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
-        ends_with_dashes = args[-1:] == ["--"]
-        rest = super().parse_args(ctx, args)
-        if ends_with_dashes and not ctx.params["command"] and not ctx.resilient_parsing:
+        end = args.index("--") if "--" in args else len(args)
+        own, command = args[:end], args[end + 1 :]
+        rest = super().parse_args(ctx, list(own))
+        extra = list(ctx.params["command"])
+        ctx.params["command"] = tuple(command)
+        if ctx.resilient_parsing:  # for the completion of a shell
+            return rest
+        if extra and end < len(args):
+            raise click.UsageError(f"{extra[0]!r} is not an option, nor a command after --", ctx)
+        if extra:
+            words = [*ctx.command_path.split(), *own[: -len(extra)], "--", *extra]
+            raise click.UsageError(f"write -- before the command: {shlex.join(words)}", ctx)
+        if end < len(args) and not command:
             raise click.UsageError("there is no command after --", ctx)
         return rest
 
