@@ -155,7 +155,11 @@ class Signals:
     ) -> None:
         if number in (signal.SIGTSTP, signal.SIGCONT):
             self._is_told_to_suspend = number == signal.SIGTSTP
-        if self._child is not None and self._child.send(number, early, from_terminal):
+        if self._child is None:
+            return
+        if number == signal.SIGCONT and not _is_stopped(self._child):
+            return  # shells continue all processes of a job
+        if self._child.send(number, early, from_terminal):
             # A terminal may change its size many times a second.
             level = logging.INFO if number in PASSED_SIGNALS else logging.DEBUG
             log.log(level, "passed %s on to the command", signal.Signals(number).name)

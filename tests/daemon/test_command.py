@@ -154,7 +154,7 @@ def test_a_key_reaches_the_command_once(shell, key, name, wrapper):
     end(shell, daemon_id)
 
 
-@pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP, ["timeout", str(WAIT)]])
+@pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP])
 def test_ctrl_z_suspends_both_and_fg_continues_them(shell, wrapper):
     both = start_in(shell, *wrapper)
     for _ in range(2):
@@ -165,10 +165,11 @@ def test_ctrl_z_suspends_both_and_fg_continues_them(shell, wrapper):
         shell.wait_for("shell\r\n")
         shell.wait_for("SIGCONT\r\n")
         wait_until_all_are("SR", both)
+        check_that_no_other_signal_comes(shell, both[0])
     end(shell, both[0])
 
 
-@pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP])
+@pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP, ["timeout", str(WAIT)]])
 def test_sigtstp_suspends_both_and_sigcont_continues_them(shell, wrapper):
     both = start_in(shell, *wrapper)
     for _ in range(2):
