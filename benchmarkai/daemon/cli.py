@@ -1,5 +1,6 @@
 """bai-daemon: a click group with a command for each backend."""
 
+import os
 import shlex
 import signal
 import sys
@@ -107,6 +108,11 @@ def _make_command(name: str) -> click.Command:
             # The exit code is decided. A late signal must not change it.
             for number in PASSED_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+            # Nor must a terminal that is closed: Python flushes stderr at the end.
+            try:
+                sys.stderr.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
         try:
             outcome = app.run(settings, backend, report)

@@ -13,7 +13,17 @@ import pytest
 from benchmarkai.daemon import signals as signals_module
 from benchmarkai.daemon.signals import STOP_SIGNALS, Signals
 from tests.daemon.harness import open_descriptors
-from tests.helpers import BAI_DAEMON, WAIT, Background, run_python, wait_until
+from tests.helpers import (
+    BAI_DAEMON,
+    BAI_EMIT,
+    WAIT,
+    Background,
+    finish,
+    run,
+    run_python,
+    start,
+    wait_until,
+)
 
 ALWAYS = {*STOP_SIGNALS, signal.SIGUSR1}
 WITH_COMMAND = {*ALWAYS, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH}
@@ -173,17 +183,24 @@ def test_without_a_command_a_signal_to_stop_ends_the_daemon_in_order(start_daemo
     assert "received 1, delivered 1, rejected 0, waiting 0" in result.err.splitlines()[-1]
 
 
-def test_a_closed_terminal_ends_the_daemon_in_order(start_daemon):
+def test_a_closed_terminal_ends_the_daemon_in_order(tmp_path):
     # The shell of an xterm is often replaced by its only command.
     master, slave = os.openpty()
-    daemon = start_daemon(
-        "stdout", preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), stdin=slave
-    )
+    pipe = str(tmp_path / "pipe")
+    with open(tmp_path / "out", "wb") as stdout:
+        process = start(
+            [BAI_DAEMON, "stdout", "--fifo", pipe],
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            stdin=slave,
+            stdout=stdout,
+            stderr=slave,
+        )
     os.close(slave)
-    daemon.emit("a=1")
+    wait_until(lambda: os.path.exists(pipe))
+    assert run([BAI_EMIT, "--fifo", pipe, "a=1"]).code == 0
     os.close(master)
-    assert daemon.wait().code == 0
-    assert daemon.pairs() == [("a", 1)]
+    assert finish(process).code == 0
+    assert '"name": "a"' in (tmp_path / "out").read_text()
 
 
 def test_nohup_is_respected(start_daemon):
