@@ -9,7 +9,7 @@ from benchmarkai._compat import PY2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Mapping, Optional, Sequence  # noqa: F401
+    from typing import Callable, Mapping, Optional, Sequence  # noqa: F401
 
 # The signals that are passed on to a command.
 PASSED_SIGNALS = (
@@ -21,8 +21,11 @@ PASSED_SIGNALS = (
     signal.SIGUSR2,
 )
 
-# A terminal sends these to all processes in its foreground, the command among them.
-_TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
+# Those of job control and of terminals, which concern the command too.
+JOB_SIGNALS = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
+
+# A terminal sends these to all processes in its foreground.
+_TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
 
 
 class CommandError(Exception):
@@ -42,12 +45,13 @@ class Child(object):
 
     command: the program and its arguments.
     env: its environment; None leaves it that of this process.
+    prepare: called in the new process before it becomes the command.
 
     Raises CommandError.
     """
 
-    def __init__(self, command, env=None):
-        # type: (Sequence[str], Optional[Mapping[str, str]]) -> None
+    def __init__(self, command, env=None, prepare=None):
+        # type: (Sequence[str], Optional[Mapping[str, str]], Optional[Callable[[], None]]) -> None
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # The system would not keep the exit code.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -57,33 +61,46 @@ class Child(object):
                 env=env,
                 close_fds=False,  # Python's own are not inheritable
                 # Python ignores SIGPIPE and SIGXFSZ. Only Python 3 restores them by itself.
-                preexec_fn=_restore_signals if PY2 else None,
+                preexec_fn=_restore_signals if PY2 else prepare,
             )
         except (EnvironmentError, TypeError, ValueError) as error:  # NUL in an argument
             code = 127 if isinstance(error, EnvironmentError) and error.errno == 2 else 126
             raise CommandError(getattr(error, "strerror", None) or str(error), code)
 
-    def send(self, number, early=False):
-        # type: (int, bool) -> bool
+    @property
+    def pid(self):
+        # type: () -> int
+        return self._process.pid
+
+    def send(self, number, early=False, from_terminal=None):
+        # type: (int, bool, Optional[bool]) -> bool
         """Pass a signal on to the command, unless it has come to both from the terminal.
 
         early: whether it may have come before the command was there.
+        from_terminal: whether the terminal has sent it, and not a process; None: it is unknown.
 
         Return whether it was passed on.
         """
+        if self._process.returncode is not None:
+            return False
         try:
-            if (
-                number in _TERMINAL_SIGNALS
-                and not early
-                and os.getpgid(self._process.pid) == os.getpgrp()
-                and _is_in_foreground()
-            ):
+            group = os.getpgid(self.pid)
+            if number not in _TERMINAL_SIGNALS:
+                from_terminal = False
+            elif from_terminal is None:
+                from_terminal = _is_in_foreground()
+            if from_terminal and not early and group == os.getpgrp():
                 return False
-            self._process.send_signal(number)
+            # Terminals, and shells that suspend and continue a job, send to all of a group.
+            if group == self.pid and (from_terminal or number in JOB_SIGNALS):
+                os.killpg(group, number)
+            else:
+                self._process.send_signal(number)
         except EnvironmentError as error:
-            if error.errno != errno.ESRCH:
+            # It has just ended, or it runs as another user, as sudo does.
+            if error.errno not in (errno.ESRCH, errno.EPERM):
                 raise
-            return False  # the command has just ended
+            return False
         return True
 
     def poll(self):

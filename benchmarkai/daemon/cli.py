@@ -1,6 +1,7 @@
 """bai-daemon: a click group with a command for each backend."""
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -47,12 +48,7 @@ def main() -> None:
     """Run bai-daemon with the arguments of this process, and exit with its exit code."""
     if not hasattr(click.Context, "get_parameter_source"):
         sys.exit("bai-daemon: click 8 or newer is required: pip install --upgrade click")
-    try:
-        bai_daemon.main(prog_name="bai-daemon")
-    finally:
-        # The exit code is decided. A late signal must not change it.
-        for number in PASSED_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+    bai_daemon.main(prog_name="bai-daemon")
 
 
 class _Backends(click.Group):
@@ -66,10 +62,23 @@ class _Backends(click.Group):
 
 
 class _BackendCommand(click.Command):
+    # The options after the name of a program are those of the program.
+    allow_interspersed_args = False
+
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
-        ends_with_dashes = args[-1:] == ["--"]
-        rest = super().parse_args(ctx, args)
-        if ends_with_dashes and not ctx.params["command"] and not ctx.resilient_parsing:
+        end = args.index("--") if "--" in args else len(args)
+        own, command = args[:end], args[end + 1 :]
+        rest = super().parse_args(ctx, list(own))
+        extra = list(ctx.params["command"])
+        ctx.params["command"] = tuple(command)
+        if ctx.resilient_parsing:  # for the completion of a shell
+            return rest
+        if extra and end < len(args):
+            raise click.UsageError(f"{extra[0]!r} is not an option, nor a command after --", ctx)
+        if extra:
+            words = [*ctx.command_path.split(), *own[: -len(extra)], "--", *extra]
+            raise click.UsageError(f"write -- before the command: {shlex.join(words)}", ctx)
+        if end < len(args) and not command:
             raise click.UsageError("there is no command after --", ctx)
         return rest
 
@@ -123,8 +132,20 @@ def _make_command(name: str) -> click.Command:
         if problem:
             raise click.UsageError(f"the labels cannot be sent: {problem}")
         settings = _make_settings(context, _target(name, backend_type, options), **values)
+
+        def report(outcome: Outcome) -> None:
+            _report(context, outcome)
+            # The exit code is decided. A late signal must not change it.
+            for number in PASSED_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            # Nor must a terminal that is closed: Python flushes stderr at the end.
+            try:
+                sys.stderr.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
         try:
-            outcome = app.run(settings, backend, lambda outcome: _report(context, outcome))
+            outcome = app.run(settings, backend, report)
         except app.StartError as error:
             log.error("%s", error)
             context.exit(1)

@@ -75,7 +75,7 @@ class Service:
         with self._status_file:
             try:
                 if command:
-                    self._child = Child(command, _environment(self._pipe.path))
+                    self._child = self._signals.start(command, _environment(self._pipe.path))
                 self._thread.start()
                 flow = Flow.IDLE
                 while not self._is_over():
@@ -111,10 +111,12 @@ class Service:
             for number in stops:
                 log.info("stopping after %s", signal.Signals(number).name)
             return bool(stops) or self._thread.failure is not None
-        for number in signals:
-            if self._child.send(number):
-                log.info("passed %s on to the command", signal.Signals(number).name)
-        return self._child.poll() is not None
+        if self._child.poll() is None:
+            return False
+        # A signal that has ended the command and has come to the daemon too, as Ctrl-C does, is not
+        # a wish to end the last deliveries.
+        self._signals.take()
+        return True
 
     def _wait(self, flow: Flow) -> None:
         sources = [self._signals, self._pipe] if flow is Flow.IDLE else [self._signals]
@@ -190,7 +192,7 @@ class Service:
                 self._shutdown_timeout,
             )
         while self._thread.is_alive():
-            if set(self._signals.take()) & set(STOP_SIGNALS):
+            if not STOP_SIGNALS.isdisjoint(self._signals.take()):
                 break
             now = self._clock.monotonic()
             if self._child is not None and self._progress() != progress:

@@ -196,6 +196,7 @@ def test_background_processes_of_the_command_are_not_waited_for():
         (["--label", "x", "stdout"], "No such option"),
         (["nope"], "No such command"),
         (["stdout", "--fifo", "p", "--"], "there is no command after --"),
+        (["stdout", "--fifo", "--", "true"], "Option '--fifo' requires an argument"),
         (["stdout", "--spool", ""], "it is empty"),
         (["stdout", "--label", "x"], "'x' is not NAME=VALUE, such as run=42"),
         (["stdout", "--label", "=x"], "'=x' is not NAME=VALUE, such as run=42"),
@@ -260,6 +261,7 @@ def test_the_help_lists_the_backends(option):
 def test_every_backend_has_help_with_an_example(name):
     result = run_daemon(name, "--help")
     assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"Usage: bai-daemon {name} [OPTIONS] [-- COMMAND...]\n")
     assert "$ bai-daemon " + name in result.out
     assert "Exit codes:" in result.out
 
@@ -293,9 +295,32 @@ def test_the_library_and_the_command_load_nothing_of_the_daemon():
     assert run_python(code, env=NOT_MEASURED) == (0, '{"a": 1}\n', "")
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["python", "train.py", "--batch-size", "32"],
+            "write -- before the command: bai-daemon stdout -- python train.py --batch-size 32",
+        ),
+        (["--label", "a=b c", "true"], "bai-daemon stdout --label 'a=b c' -- true"),
+        (["--spool=s", "cat", "a b", "--help"], "bai-daemon stdout --spool=s -- cat 'a b' --help"),
+        (["--spool", "cat", "cat"], "bai-daemon stdout --spool cat -- cat"),
+        (["run=42", "--", "true"], "'run=42' is not an option"),
+        (["run=42", "--"], "'run=42' is not an option"),
+        (["echo", "a", "--", "b"], "'echo' is not an option"),
+    ],
+)
+def test_a_command_without_dashes_is_a_usage_error(arguments, message):
+    result = run_daemon("stdout", *arguments)
+    assert (result.code, result.out) == (2, "")
+    last_line = result.err.splitlines()[-1]
+    assert message in last_line
+    assert last_line.endswith(message) or "--" in arguments
+
+
 def test_dashes_after_a_command_belong_to_it():
-    result = run_daemon("stdout", "echo", "a", "--")
-    assert (result.code, result.out) == (0, "a\n")
+    result = run_command("echo", "a", "--", options=["--log-level", "error"])
+    assert result == (0, "a --\n", "")
 
 
 def test_help_is_shown_before_the_missing_command_is_reported():
