@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import stat
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric
@@ -34,7 +34,20 @@ class RejectsFile:
 
         Raises OSError if the file cannot be written, and then has written nothing.
         """
-        data = b"".join(map(_encode, entries))
+        self._append(b"".join(map(_encode, entries)))
+
+    def absorb(self, other: "RejectsFile") -> None:
+        """Move the entries of another file into this one, if they do not exceed the limit.
+
+        Raises OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            with open(other.path, "rb") as file:
+                data = file.read()
+            if self._append(data):
+                os.unlink(other.path)
+
+    def _append(self, data: bytes) -> bool:
         # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
         flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self.path, flags, 0o600), "ab", 0) as file:
@@ -43,13 +56,14 @@ class RejectsFile:
                 raise OSError(errno.EPERM, "it is not a regular file of this user")
             if status.st_size + len(data) > self._limit:
                 self._tell()
-                return
+                return False
             self._told = False
             try:
                 write_all(file, data)
             except OSError:
                 os.ftruncate(file.fileno(), status.st_size)
                 raise
+        return True
 
     def _tell(self) -> None:
         if not self._told:
@@ -100,14 +114,6 @@ class RejectsFile:
         """End taking back: the metrics are stored elsewhere."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._retried)
-
-    def read(self) -> List[Dict[str, Any]]:
-        """Return the entries."""
-        try:
-            with open(self.path, "rb") as file:
-                return [json.loads(line) for line in file]
-        except FileNotFoundError:
-            return []
 
 
 def metric_entry(metric: Metric, reason: str) -> Entry:

@@ -1,6 +1,7 @@
 """A history: writers, lives of daemons and their deaths, and everything that happens meanwhile."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.intake import Intake
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.service import Service
+from benchmarkai.daemon.siblings import absorb_siblings
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from tests.simulation.world import (
     KernelPipe,
@@ -35,8 +37,9 @@ DAY = 24 * 3600 * 10**9
 class Life:
     """What is known of one daemon after its end."""
 
-    def __init__(self, number):
+    def __init__(self, number, path):
         self.number = number
+        self.path = path
         self.killed = False
         self.outcome = None
         self.waiting = None  # metrics in the database afterwards
@@ -193,7 +196,9 @@ class History:
 
     def live(self, number, at_the_end=False):
         world, server, rng = self.world, self.server, self.rng
-        life = Life(number)
+        # As if another run used the first one at the moment.
+        beside = "" if at_the_end or rng.random() < 0.8 else ".run2"
+        life = Life(number, self.spool_path + beside)
         self.lives.append(life)
         length = 1.0 if at_the_end else self.draw(number)
         started = world.now
@@ -207,7 +212,7 @@ class History:
         arrived = len(server.arrived)
         parts = []
         try:
-            life.outcome = self.run_daemon(parts)
+            life.outcome = self.run_daemon(life, parts)
         except Killed:
             life.killed = True
         except (SpoolFull, SpoolError):
@@ -226,18 +231,19 @@ class History:
         life.stopped_at = self.world.now
         self.world.signals.append(number)
 
-    def run_daemon(self, parts):
+    def run_daemon(self, life, parts):
         """Do what app.py does, with the parts of this world."""
         world = self.world
         pipe = SimulatedPipe(world, self.path)
         parts.append(pipe)
-        spool = Spool(self.spool_path, 1 << 30, 1 << 30, world)
+        spool = Spool(life.path, 1 << 30, 1 << 30, world)
         parts.append(spool)
         with spool:
             intake = Intake(spool, world)
             intake.recover()
-            spool.take_back_rejected(also_new=False)
-            spool.begin({"life": str(len(self.lives))}, "the server")
+            spool.take_back_rejected(also_new=self.rng.random() < 0.2)
+            spool.begin({"life": str(life.number)}, "the server")
+            absorb_siblings(spool, self.spool_path, world)
             delivery = Delivery(spool, self.server, self.rng.choice([10, 1000]), 1.0, world)
             thread = SimulatedThread(world, delivery, self.server)
             world.thread = thread
@@ -250,6 +256,7 @@ class History:
                 world,
                 self.shutdown_timeout,
                 60.0,
+                before_finish=lambda: absorb_siblings(spool, self.spool_path, world),
             )
             parts.append(service)
             service.run(())
@@ -283,9 +290,7 @@ class History:
                 with contextlib.suppress(AttributeError, OSError):
                     part._journal._file.close()
         world.bury()
-        found = all(
-            os.path.exists(self.spool_path + suffix) for suffix in ("", ".in" if dead else "")
-        )
+        found = all(os.path.exists(life.path + suffix) for suffix in ("", ".in" if dead else ""))
         told = life.outcome is not None and not (life.outcome.stored and life.outcome.kept)
         if self.spool_was_removed and (not found or told):
             # Nobody can keep what somebody else has removed, if there is no time or no room to
@@ -293,8 +298,8 @@ class History:
             self.excused.update(self.acknowledged)
         if not os.path.isdir(world.folder):
             os.mkdir(world.folder)
-        if life.outcome is not None and os.path.exists(self.spool_path):
-            with contextlib.closing(sqlite3.connect(self.spool_path)) as database:
+        if life.outcome is not None and os.path.exists(life.path):
+            with contextlib.closing(sqlite3.connect(life.path)) as database:
                 life.waiting = database.execute("SELECT count(*) FROM metrics").fetchone()[0]
 
     def end_well(self):
@@ -308,10 +313,10 @@ class History:
 
 
 def read_rejected(spool_path):
-    """Return the entries of the rejected metrics, by value."""
+    """Return the entries of the metrics in SPOOL.refused and SPOOL.retried, by value."""
     entries = {}
-    with contextlib.suppress(FileNotFoundError):
-        with open(spool_path + ".refused") as file:
+    for path in glob.glob(spool_path + "*.re*"):
+        with open(path) as file:
             for line in file:
                 entry = json.loads(line)
                 if "value" in entry:
