@@ -4,5 +4,5 @@ world.py   the world around a daemon: time, pipes, disks, a server. All of it fa
 history.py a history drawn from a seed: lives of daemons, and what happens to them.
 check.py   what must hold afterwards, whatever has happened.
 
-python -m tests.simulation SEED replays one seed, with the log of its daemons.
+python -m tests.daemon.simulation SEED replays one seed, with the log of its daemons.
 """

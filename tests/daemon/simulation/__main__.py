@@ -1,7 +1,7 @@
 import logging
 import sys
 
-from tests.simulation.check import check_seed
+from tests.daemon.simulation.check import check_seed
 
 logging.getLogger("bai-daemon").addHandler(logging.StreamHandler())
 logging.getLogger("bai-daemon").setLevel("DEBUG")

@@ -18,8 +18,9 @@ from benchmarkai.daemon.intake import Intake
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.service import Service
 from benchmarkai.daemon.siblings import absorb_siblings
+from benchmarkai.daemon.signals import STOP_SIGNALS
 from benchmarkai.daemon.spool import Spool, SpoolFull
-from tests.simulation.world import (
+from tests.daemon.simulation.world import (
     KernelPipe,
     Killed,
     Server,
@@ -94,12 +95,13 @@ class History:
             for number in range(self.rng.randint(1, 3))
         ]
         self.next_value = 0
-        self.acknowledged = {}  # by value: (name, writer, the clock's time, place in the order)
+        self.acknowledged = {}  # by value: (name, writer, when, place in the order)
         self.garbage = 0
         self.lives = []
         self.spool_was_removed = False
         self.excused = set()  # values that somebody has destroyed together with a removed file
         self.clock_jumped_back = False
+        self.jumps = [(0.0, 0)]  # (when, by how much the clock is wrong since then)
         self.shutdown_timeout = SHUTDOWN_TIMEOUT
         self.pipe_exists_before = self.rng.random() < 0.4
 
@@ -122,7 +124,7 @@ class History:
     def acknowledge(self, writer, values):
         for name, value in values:
             order = len(self.acknowledged)
-            self.acknowledged[value] = (name, writer.name, self.world.time(), order)
+            self.acknowledged[value] = (name, writer.name, self.world.now, order)
 
     def draw(self, number):
         """Draw what happens in a life that begins now, and how long it is."""
@@ -141,7 +143,7 @@ class History:
 
     def burst(self, writer):
         rng = self.rng
-        for _ in range(rng.choice([1, 3, 30, 300])):
+        for _ in range(rng.choice([1, 2, 5, 20, 80])):
             if rng.random() < 0.03:
                 self.world.at(self.world.now, self.write_garbage)
                 continue
@@ -168,6 +170,7 @@ class History:
         change = self.rng.choice([-DAY, DAY, 365 * DAY, -(10**9), 10**10])
         self.world.offset += change
         self.clock_jumped_back = self.clock_jumped_back or change < 0
+        self.jumps.append((self.world.now, self.world.offset))
 
     def fill_disk(self):
         self.world.disk_is_full = True
@@ -207,7 +210,7 @@ class History:
         world.disk_was_full = False
         if not at_the_end and rng.random() < 0.5:
             world.steps_to_live = int(10 ** rng.uniform(0.5, 3.3))
-        stop = rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+        stop = rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2])
         world.at(started + length, self.stop, life, stop)
         arrived = len(server.arrived)
         parts = []
@@ -229,7 +232,12 @@ class History:
 
     def stop(self, life, number):
         life.stopped_at = self.world.now
-        self.world.signals.append(number)
+        if number in STOP_SIGNALS:
+            self.world.signals.append(number)
+            return
+        # Without a handler the daemon dies, and its pipe with it: nobody else has that open.
+        self.world.pipes.pop(self.path).data = b""
+        self.world.die()
 
     def run_daemon(self, life, parts):
         """Do what app.py does, with the parts of this world."""
@@ -308,6 +316,15 @@ class History:
         self.server.mode = "up"
         world.disk_is_full = False
         world.events.clear()
+        # Bad metrics alone would wait for ever: they do not prove that the server is the right one.
+        last = Writer(self, "last", keeps_open=False)
+        world.at(
+            world.now + 0.5,
+            last.emit,
+            b'{"a": %d}\n' % self.next_value,
+            [("a", self.next_value)],
+            1e9,
+        )
         self.shutdown_timeout = 10000.0
         self.live(len(self.lives), at_the_end=True)
 
