@@ -254,7 +254,7 @@ def test_the_help_lists_the_backends(option):
     result = run_daemon(option)
     assert (result.code, result.err) == (0, "")
     commands = result.out.split("Commands:\n")[1].split("\n\n")[0]
-    assert [line.split()[0] for line in commands.splitlines()] == backends.NAMES
+    assert [line.split()[0] for line in commands.splitlines()] == [*backends.NAMES, "status"]
 
 
 @pytest.mark.parametrize("name", backends.NAMES)
