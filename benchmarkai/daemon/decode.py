@@ -9,6 +9,9 @@ from benchmarkai.metrics import check
 
 Pair = Tuple[str, Value]
 
+# Bytes that are decoded at once. A bad line makes all lines of its block take longer.
+_BLOCK_SIZE = 1 << 16
+
 # The most records that are looked for on one line. Each search reads all of the line before it.
 _MAX_RECORDS_PER_LINE = 16
 
@@ -24,21 +27,32 @@ def decode(data: bytes) -> Tuple[List[Pair], List[RejectedLine]]:
     The lines are what emit() writes: JSON objects of names and finite numbers. The same code
     checks them.
     """
+    accepted: List[Pair] = []
+    rejected: List[RejectedLine] = []
+    data = data.rstrip(b"\n") + b"\n"  # at its end, the pipe is filled with newlines
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + _BLOCK_SIZE) + 1 or len(data)
+        _decode_block(data[start:end], accepted, rejected)
+        start = end
+    return accepted, rejected
+
+
+def _decode_block(data: bytes, accepted: List[Pair], rejected: List[RejectedLine]) -> None:
+    """Append what is on the lines to the lists."""
     # With a backslash in the data, a name may contain a lone surrogate.
     objects = None if b"\\" in data else parse_objects(data)
     if objects is not None:
         try:
             for pairs in objects:
                 check(pairs)
-            return [pair for pairs in objects for pair in pairs], []
+            accepted.extend(pair for pairs in objects for pair in pairs)
+            return
         except (TypeError, ValueError):
             pass
-    accepted: List[Pair] = []
-    rejected: List[RejectedLine] = []
     for line in data.split(b"\n"):
         if line.strip():
             _decode_line(line, accepted, rejected)
-    return accepted, rejected
 
 
 def _decode_line(line: bytes, accepted: List[Pair], rejected: List[RejectedLine]) -> None:

@@ -5,7 +5,7 @@ import random
 import threading
 from collections import deque
 from functools import partial
-from typing import Callable, Deque, List, Optional, Sequence, Tuple
+from typing import Callable, Deque, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unavailable
 from benchmarkai.daemon.clock import Clock
@@ -127,23 +127,34 @@ class Delivery:
 
     def _reject_locally(self, batch: Sequence[Metric]) -> Sequence[Metric]:
         """Reject what the server cannot hold, without asking it. Return the others."""
-        reasons = [self._reason_to_reject(metric) for metric in batch]
+        reasons = self._reasons_to_reject(batch)
+        if not any(reasons):
+            return batch
         rejected = [(metric, reason) for metric, reason in zip(batch, reasons) if reason]
-        if rejected:
-            self._settle([metric for metric, _ in rejected], rejected)
+        self._settle([metric for metric, _ in rejected], rejected)
         return [metric for metric, reason in zip(batch, reasons) if not reason]
+
+    def _reasons_to_reject(self, metrics: Sequence[Metric]) -> Sequence[Optional[str]]:
+        # Metrics with the same labels have the same object.
+        labels = {id(metric.labels): metric.labels for metric in metrics}
+        of_labels = {key: self._reason_to_reject_labels(value) for key, value in labels.items()}
+        return [
+            of_labels[id(metric.labels)] or self._reason_to_reject(metric) for metric in metrics
+        ]
+
+    def _reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
+        try:
+            "".join([*labels, *labels.values()]).encode("utf-8")
+        except UnicodeEncodeError:
+            return "a label has half a character (a lone surrogate)"
+        return self._backend.reason_to_reject_labels(labels)
 
     def _reason_to_reject(self, metric: Metric) -> Optional[str]:
         try:
             float(metric.value)
-            "".join([metric.name, *metric.labels, *metric.labels.values()]).encode("utf-8")
         except OverflowError:
             return "the integer is larger than a double can be (1.8e308)"
-        except UnicodeEncodeError:
-            return "its name or a label has half a character (a lone surrogate)"
-        return self._backend.reason_to_reject_labels(
-            metric.labels
-        ) or self._backend.reason_to_reject(metric)
+        return self._backend.reason_to_reject(metric)
 
     def _send(self, part: Sequence[Metric]) -> None:
         """Send the last of the parts, and go on by the answer."""
@@ -193,11 +204,10 @@ class Delivery:
             self._parts.pop()
         else:
             self._is_probing = True
-            self._parts = [
-                [metric]
-                for metric in self._spool.sample(_PROBES)
-                if [metric] != part and self._reason_to_reject(metric) is None
-            ]
+            metrics = self._spool.sample(_PROBES)
+            reasons = self._reasons_to_reject(metrics)
+            probes = [[metric] for metric, reason in zip(metrics, reasons) if not reason]
+            self._parts = [probe for probe in probes if probe != part]
         if not self._parts:
             self._is_probing = False
             raise Unavailable(

@@ -141,16 +141,22 @@ class Spool:
         Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            moment = self._next_time()
-            sequence = self._sequence
-            rows = []
-            for name, value in pairs:
-                moment += 1
-                sequence += 1
-                rows.append((sequence, moment, name, _storable(value), self._labels, None))
+            moment, sequence, labels = self._next_time(), self._sequence, self._labels
+            rows = [
+                (
+                    sequence + number,
+                    moment + number,
+                    name,
+                    value if type(value) is float else _storable(value),
+                    labels,
+                )
+                for number, (name, value) in enumerate(pairs, 1)
+            ]
+            sequence += len(rows)
+            moment += len(rows)
             position: int = self._journal.position + size
             with self._transaction():
-                self._insert(rows)
+                self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, NULL)", rows)
                 self._database.execute(
                     "UPDATE state SET sequence = ?, time = ?, position = ?",
                     (sequence, moment if rows else self._time, position),
@@ -173,9 +179,6 @@ class Spool:
             behind // 10**9,
         )
         return now
-
-    def _insert(self, rows: Iterable[Tuple[Any, ...]]) -> None:
-        self._database.executemany("INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     # What goes out
 
@@ -203,13 +206,13 @@ class Spool:
 
     def _select(self, where: str, *parameters: Any) -> List[Metric]:
         rows = self._all(
-            "SELECT sequence, time, name, value, labels, metrics.id, ifnull(json, '{}') "
+            "SELECT sequence, time, name, value, metrics.id, ifnull(json, '{}') "
             "FROM metrics LEFT JOIN labels ON labels = labels.id " + where,
             *parameters,
         )
         parsed: Dict[str, Mapping[str, str]] = {}
         metrics = []
-        for sequence, moment, name, value, _, foreign_id, labels in rows:
+        for sequence, moment, name, value, foreign_id, labels in rows:
             if labels not in parsed:
                 parsed[labels] = json.loads(labels)
             if isinstance(value, str):
@@ -288,7 +291,10 @@ class Spool:
             before: int = self._waiting
             with self._transaction():
                 labels: Dict[str, int] = {}
-                self._insert(self._row_of(metric, labels) for metric in metrics)
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)",
+                    (self._row_of(metric, labels) for metric in metrics),
+                )
                 self._database.execute("UPDATE state SET sequence = ?", (self._sequence,))
             self._waiting = self._one("SELECT count(*) FROM metrics")[0]
             return self._waiting - before
