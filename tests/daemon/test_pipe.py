@@ -13,7 +13,7 @@ import pytest
 
 from benchmarkai.daemon import pipe as pipe_module
 from benchmarkai.daemon.pipe import Pipe, PipeError
-from tests.daemon.crash import small_disk
+from tests.daemon.crash import run_in_child, small_disk
 from tests.daemon.harness import open_descriptors
 
 MODE = 0o622
@@ -413,6 +413,34 @@ def test_a_pipe_whose_capacity_cannot_be_set_works_with_the_usual_one(
     with pytest.raises(BlockingIOError):
         os.write(writer, b"x")
     assert move_all(pipe, file) == data + b"\n"
+
+
+@as_root
+@on_linux
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_user_who_has_used_up_the_memory_for_pipes_loses_no_data(tmp_path, exists):
+    # pipe(7), /proc/sys/fs/pipe-user-pages-soft: beyond it, a new pipe has two pages, or one.
+    def use_pipe():
+        os.chdir(tmp_path)
+        os.chown(".", 12345, -1)
+        os.setresuid(12345, 12345, 12345)
+        if exists:
+            make_fifo("pipe")
+            os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+        with contextlib.suppress(PermissionError):
+            while True:
+                fcntl.fcntl(os.pipe()[1], pipe_module._F_SETPIPE_SZ, 1 << 20)
+        while fcntl.fcntl(os.pipe()[1], pipe_module._F_GETPIPE_SZ) == 1 << 16:
+            pass
+        with Pipe("pipe", MODE) as pipe, contextlib.closing(File("file")) as file:
+            data = fill(os.open("pipe", os.O_WRONLY | os.O_NONBLOCK))
+            if exists:
+                os.unlink("pipe")
+            assert data
+            assert pipe.end()
+            assert move_all(pipe, file) == data + b"\n"
+
+    assert not run_in_child(use_pipe)
 
 
 @pytest.mark.parametrize("has_tee", [True, False])
