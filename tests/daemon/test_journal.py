@@ -250,3 +250,26 @@ def test_it_is_removed_unless_there_is_pending_data(path, pipe, open_journal):
     put(path, b"of somebody else")
     journal.remove()
     assert read(path) == b"of somebody else"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"of somebody else",
+        b"of somebody else, and so long that a header would fit\n",
+        b"0" * 100,
+        b"\0" * 100,
+        b"1" * 20 + b"\n" + b"beyond 64 bits\n",
+        b"-" + b"1" * 17 + b"\n",
+        b"12\n",
+    ],
+)
+def test_a_file_that_is_no_journal_is_moved_aside(path, pipe, open_journal, messages, content):
+    put(path, content)
+    journal = open_journal(5)
+    assert (journal.position, journal.pending) == (5, b"")
+    receive(journal, pipe, b"one\n")
+    journal.close()
+    assert open_journal(5).pending == b"one\n"
+    assert read(path + ".broken") == content
+    assert messages() == [f"{path!r} is not a journal: moved it to {path + '.broken'!r}"]
