@@ -138,7 +138,7 @@ class Spool:
         Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            moment = self._next_time()
+            moment = self._next_time() if pairs else self._time
             sequence = self._sequence
             rows = []
             for name, value in pairs:
@@ -150,10 +150,9 @@ class Spool:
                 self._insert(rows)
                 self._database.execute(
                     "UPDATE state SET sequence = ?, time = ?, position = ?",
-                    (sequence, moment if rows else self._time, position),
+                    (sequence, moment, position),
                 )
-            if rows:
-                self._sequence, self._time = sequence, moment
+            self._sequence, self._time = sequence, moment
             self._waiting += len(rows)
             self._position = position
             self._journal.advance(size)
