@@ -9,7 +9,7 @@ import sys
 import traceback
 
 import benchmarkai.daemon
-from tests.helpers import bounded
+from tests.helpers import FULL, bounded
 
 _CODE = os.path.dirname(benchmarkai.daemon.__file__)
 
@@ -34,20 +34,20 @@ def run_in_child(function):
     return status == signal.SIGKILL
 
 
-def deaths(prepare, function, folder, first=1, step=1):
-    """Let a process die before each line of the daemon's code that the function runs.
+def deaths(prepare, function, folder, step):
+    """Let a process die in many places of the daemon's code that the function runs.
 
     prepare: creates what the function needs in a folder, which it is given.
     function: is called with a copy of that folder.
     folder: where the folders are.
-    first, step: the number of the first line, and those from one death to the next.
+    step: the number of lines from one death to the next; it is 1 at full size.
 
     Yields the folder after each death, and after the run that came to its end.
     """
     origin = folder / "origin"
     origin.mkdir()
     prepare(str(origin))
-    for number in itertools.count(first, step):
+    for number in itertools.count(1, 1 if FULL else step):
         copy = str(folder / str(number))
         shutil.copytree(origin, copy)
 
@@ -70,7 +70,7 @@ def deaths(prepare, function, folder, first=1, step=1):
         shutil.rmtree(copy)
         if not died:
             break
-    assert number > first + 10 * step, "the function runs hardly any code of the daemon"
+    assert number > 10 * step, "the function runs hardly any code of the daemon"
 
 
 @contextlib.contextmanager
