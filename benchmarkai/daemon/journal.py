@@ -5,9 +5,9 @@ import os
 import re
 from typing import BinaryIO
 
+from benchmarkai.daemon.files import replace_file
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.pipe import Pipe
-from benchmarkai.stdout import write_all
 
 # The file starts with the position of its first byte of data in the stream of all data so far: so
 # many digits, which SQLite can hold, and a newline.
@@ -106,13 +106,4 @@ class Journal:
 
 def write_journal(path: str, position: int, data: bytes) -> BinaryIO:
     """Put a file with this data alone at the path, whatever is there, and return it opened."""
-    new = path + ".new"
-    flags = os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.fdopen(os.open(new, flags, 0o600), "r+b", 0)
-    try:
-        write_all(file, b"%0*d\n" % (_DIGITS, position) + data)
-        os.rename(new, path)
-    except BaseException:
-        file.close()
-        raise
-    return file
+    return replace_file(path, b"%0*d\n" % (_DIGITS, position) + data)

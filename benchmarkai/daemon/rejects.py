@@ -7,6 +7,7 @@ import os
 import stat
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from benchmarkai.daemon.files import replace_file
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.metrics import check
@@ -88,11 +89,7 @@ class RejectsFile:
             else:
                 metrics.append(metric)
         if others and not os.path.exists(self.path):
-            new = self._retried + ".new"
-            flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
-            with os.fdopen(os.open(new, flags, 0o600), "wb", 0) as file:
-                write_all(file, bytes(others))
-            os.rename(new, self.path)
+            replace_file(self.path, bytes(others)).close()
         return metrics
 
     def done(self) -> None:

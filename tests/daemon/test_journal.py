@@ -273,3 +273,16 @@ def test_a_file_that_is_no_journal_is_moved_aside(path, pipe, open_journal, mess
     assert open_journal(5).pending == b"one\n"
     assert read(path + ".broken") == content
     assert messages() == [f"{path!r} is not a journal: moved it to {path + '.broken'!r}"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path)])
+def test_what_somebody_has_put_in_the_place_of_the_next_journal_is_not_written(
+    path, pipe, open_journal, make
+):
+    journal = open_journal()
+    receive(journal, pipe, b"one\n")
+    make(path + ".new")
+    journal.restore()
+    assert stat.S_ISREG(os.stat(path).st_mode)
+    journal.close()
+    assert open_journal().pending == b"one\n"

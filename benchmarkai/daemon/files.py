@@ -1,0 +1,29 @@
+"""Files that are there as a whole or not at all."""
+
+import contextlib
+import os
+from typing import BinaryIO
+
+from benchmarkai.stdout import write_all
+
+
+def replace_file(path: str, data: bytes) -> BinaryIO:
+    """Put a file with this data at the path, whatever is there, and return it opened.
+
+    Only this user can read it.
+
+    Raises OSError.
+    """
+    new = path + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    # Somebody else may have put something there again.
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+    file = os.fdopen(os.open(new, flags, 0o600), "r+b", 0)
+    try:
+        write_all(file, data)
+        os.rename(new, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
