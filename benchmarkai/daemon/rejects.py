@@ -133,8 +133,9 @@ def _decode(line: bytes, default_id: str) -> Optional[Metric]:
         pair: Tuple[str, Any] = (name, value)
         check([pair])
         texts = [*labels, *labels.values(), entry.get("id", "")]
-        if not isinstance(time, int) or not all(isinstance(text, str) for text in texts):
+        "".join([name, *texts]).encode("utf-8")  # or it has half a character
+        if type(time) is not int or not 0 <= time < 1 << 63:
             return None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return Metric(entry.get("id") or f"{default_id}-{time}", time, name, value, labels)

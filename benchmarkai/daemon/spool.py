@@ -295,7 +295,7 @@ class Spool:
             known_labels[text] = self._id_of_labels(text)
         rest = (metric.time, metric.name, _storable(metric.value), known_labels[text])
         prefix, _, number = metric.id.rpartition("-")
-        if prefix == self._id and number.isdigit() and 0 < int(number) <= self._sequence:
+        if prefix == self._id and number.isdecimal() and 0 < int(number) <= self._sequence:
             return (int(number), *rest, None)
         self._sequence += 1
         return (self._sequence, *rest, metric.id)
