@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
@@ -35,12 +36,15 @@ class RejectsFile:
         Raises OSError if the file cannot be written, and then has written nothing.
         """
         data = b"".join(map(_encode, entries))
-        # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
-        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(self.path, flags, 0o600), "ab", 0) as file:
-            status = os.fstat(file.fileno())
+        # With O_NONBLOCK, a pipe that somebody has put there is not waited for.
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.path, flags, 0o600)
+        with contextlib.closing(io.FileIO(descriptor, "r+")) as file:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 raise OSError(errno.EPERM, "it is not a regular file of this user")
+            if status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n":
+                data = b"\n" + data  # somebody has edited the file
             if status.st_size + len(data) > self._limit:
                 self._tell()
                 return
