@@ -4,10 +4,14 @@ import json
 import os
 import resource
 import stat
+from unittest.mock import Mock
 
 import pytest
 
+from benchmarkai.daemon import app
+from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.metric import Metric
+from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.rejects import RejectsFile, line_entry, metric_entry
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from tests.daemon.crash import deaths
@@ -172,8 +176,17 @@ NONSENSE = [
             {"time": None},
             {"id": 1},
             {"id": None},
+            {"time": True},
+            {"time": -1},
+            {"time": 2**63},
+            {"name": "\ud800"},
+            {"labels": {"\ud800": "1"}},
+            {"labels": {"a": "\ud800"}},
+            {"id": "\ud800"},
         ]
     ),
+    b"[" * 100000,
+    json.dumps(ENTRY).encode().replace(b": 1,", b": " + b"9" * 5000 + b",", 1),
     *(
         json.dumps({key: ENTRY[key] for key in ENTRY if key != gone}).encode()
         for gone in ("name", "value", "labels", "time")
@@ -181,7 +194,7 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("line", NONSENSE)
+@pytest.mark.parametrize("line", NONSENSE, ids=lambda line: repr(line[:20]))
 def test_what_somebody_has_broken_stays(path, rejects, line):
     rejects.append([ENTRY])
     with open(path, "ab") as file:
@@ -189,6 +202,25 @@ def test_what_somebody_has_broken_stays(path, rejects, line):
     rejects.append([ENTRY])
     assert take_back(rejects) == METRICS[:1] * 2
     assert read(path) == line + b"\n"
+
+
+def test_an_entry_after_a_line_without_an_end_is_not_joined_to_it(path, rejects):
+    rejects.append([ENTRY])
+    with open(path, "ab") as file:
+        file.write(b"nonsense")
+    rejects.append([ENTRY])
+    rejects.append([ENTRY])
+    assert take_back(rejects) == METRICS[:1] * 3
+    assert read(path) == b"nonsense\n"
+
+
+def test_a_file_of_another_user_is_not_filled_with_what_stays(path, rejects):
+    rejects.append([line_entry(b"x", "bad", 5)])
+    for suffix in (".new", ".retried.new"):
+        os.mkfifo(path + suffix)
+        os.mkfifo(path.replace(".refused", suffix))
+    assert take_back(rejects) == []
+    assert [entry["line"] for entry in entries_in(path)] == ["x"]
 
 
 # Into the spool
@@ -222,7 +254,16 @@ def test_a_number_that_the_spool_has_not_reached_is_not_its_own(tmp_path):
         spool.add([("a", 1)])
         (metric,) = spool.oldest(1)
         prefix = metric.id[:-1]
-        ids = [prefix + "2", prefix + "0", prefix + "-1", prefix + "x", prefix, "x", "-1"]
+        ids = [
+            prefix + "2",
+            prefix + "0",
+            prefix + "-1",
+            prefix + "x",
+            prefix,
+            "x",
+            "-1",
+            prefix + "²",
+        ]
         for each in ids:
             spool.reject([metric_entry(METRICS[0]._replace(id=each), "bad")])
         assert spool.take_back_rejected(also_new=True) == len(ids)
@@ -234,6 +275,21 @@ def test_a_file_that_cannot_be_taken_back_is_an_error(tmp_path):
         os.mkdir(spool.rejects.path)
         with pytest.raises(SpoolFull, match="cannot take back '.*': Is a directory"):
             spool.take_back_rejected(also_new=True)
+
+
+def test_a_start_ends_an_unfinished_way_back_before_it_rejects_anything(tmp_path):
+    path = str(tmp_path / "spool")
+    with Spool(path, 1 << 30) as spool, Pipe(str(tmp_path / "pipe"), 0o622) as pipe:
+        spool.reject([line_entry(b"x", "bad", 5)])
+        spool.rejects.set_aside()
+        descriptor = os.open(pipe.path, os.O_WRONLY)
+        os.write(descriptor, b"y\n")
+        os.close(descriptor)
+        spool.receive(pipe)
+    settings = Mock(retry_refused=False, labels={}, target="stdout")
+    with Spool(path, 1 << 30) as spool:
+        app._prepare(settings, spool, path, Clock())
+        assert [entry["line"] for entry in entries_in(spool.rejects.path)] == ["x", "y"]
 
 
 @pytest.mark.parametrize("also_new", [True, False])
