@@ -6,7 +6,7 @@ import io
 import json
 import os
 import stat
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.files import replace_file
 from benchmarkai.daemon.log import log
@@ -35,7 +35,23 @@ class RejectsFile:
 
         Raises OSError if the file cannot be written, and then has written nothing.
         """
-        data = b"".join(map(_encode, entries))
+        self._append(b"".join(map(_encode, entries)))
+
+    def absorb(self, other: "RejectsFile") -> None:
+        """Move what is in another file to this one, unless there is no room for it.
+
+        Raises OSError, and then nothing has been moved.
+        """
+        try:
+            with open(other.path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return
+        if self._append(data):
+            os.unlink(other.path)
+
+    def _append(self, data: bytes) -> bool:
+        """Append the data, and return whether it was within the limit."""
         # With O_NONBLOCK, a pipe that somebody has put there is not waited for.
         flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o600)
@@ -47,13 +63,14 @@ class RejectsFile:
                 data = b"\n" + data  # somebody has edited the file
             if status.st_size + len(data) > self._limit:
                 self._tell()
-                return
+                return False
             self._told = False
             try:
                 write_all(file, data)
             except OSError:
                 os.ftruncate(file.fileno(), status.st_size)
                 raise
+            return True
 
     def _tell(self) -> None:
         if not self._told:
@@ -100,14 +117,6 @@ class RejectsFile:
         """End taking back: the metrics are stored elsewhere."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._retried)
-
-    def read(self) -> List[Dict[str, Any]]:
-        """Return the entries."""
-        try:
-            with open(self.path, "rb") as file:
-                return [json.loads(line) for line in file]
-        except FileNotFoundError:
-            return []
 
 
 def metric_entry(metric: Metric, reason: str) -> Entry:

@@ -50,14 +50,12 @@ def absorb_siblings(spool: Spool, path: str, clock: Clock) -> None:
 
 def _absorb(spool: Spool, path: str, clock: Clock) -> None:
     with Spool(path, 1 << 62, 1 << 62, clock) as other:
-        intake = Intake(other, clock)
-        intake.end()
+        other.take_back_rejected(also_new=False)
+        Intake(other, clock).end()
         if other.target != spool.target and other.waiting():
             log.warning("the metrics in %r were meant for %s", path, other.target)
         number = spool.absorb(other)
-        rejected = other.rejects.read()
-        if rejected:
-            spool.reject(rejected)
+        spool.rejects.absorb(other.rejects)
         other.delete()
     log.info("took %s from the spool %r", count(number, "metric"), path)
 
