@@ -383,8 +383,11 @@ class Spool:
         self._load(database.connect(self.path))
 
     def delete(self) -> None:
-        """Remove the database, whose metrics are elsewhere."""
-        for suffix in ("-wal", "-shm", ""):
+        """Remove the database, whose metrics are elsewhere, and the journal."""
+        # A new database would take a journal without one for new data; SQLite does not use the
+        # files of a database that is gone.
+        self._journal.remove()
+        for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path + suffix)
 
