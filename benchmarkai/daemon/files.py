@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and paths that lead to them."""
 
 import contextlib
 import os
@@ -27,3 +27,11 @@ def replace_file(path: str, data: bytes) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def leads_to(path: str, status: os.stat_result) -> bool:
+    """Return whether the path leads to the file with this status."""
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except OSError:
+        return False
