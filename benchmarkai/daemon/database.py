@@ -220,9 +220,11 @@ def count_waiting(path: str) -> int:
 
     Raises SpoolError; SpoolInUse if a daemon uses it.
     """
+    try:
+        _check_type(path, os.stat(path))  # opening a pipe would wait for its writer
+    except OSError as error:
+        raise SpoolError(f"there is no spool {path!r}: {error.strerror}") from error
     _check_header(path)
-    if not os.path.exists(path):
-        raise SpoolError(f"there is no spool {path!r}")
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
             # Without it, SQLite would create files beside the database.
@@ -294,13 +296,17 @@ def _check_owner(path: str) -> None:
         return
     except OSError as error:
         raise SpoolError(f"cannot use the spool {path!r}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise SpoolError(
-            f"{path!r} is not a regular file, and was left as it is: choose another spool (--spool)"
-        )
+    _check_type(path, status)
     if status.st_uid != os.geteuid():
         raise SpoolError(
             f"{path!r} belongs to the user {status.st_uid}: choose another spool (--spool)"
+        )
+
+
+def _check_type(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SpoolError(
+            f"{path!r} is not a regular file, and was left as it is: choose another spool (--spool)"
         )
 
 
