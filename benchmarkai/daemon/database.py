@@ -220,10 +220,9 @@ def count_waiting(path: str) -> int:
 
     Raises SpoolError; SpoolInUse if a daemon uses it.
     """
-    try:
-        _check_type(path, os.stat(path))  # opening a pipe would wait for its writer
-    except OSError as error:
-        raise SpoolError(f"there is no spool {path!r}: {error.strerror}") from error
+    if not os.path.exists(path):
+        raise SpoolError(f"there is no spool {path!r}")
+    _check_type(path, os.stat(path))  # opening a pipe would wait for its writer
     _check_header(path)
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
