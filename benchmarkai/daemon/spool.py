@@ -376,13 +376,14 @@ class Spool:
 
     def _restore_database(self) -> None:
         if not os.path.exists(self.path):
-            self._database.execute("VACUUM INTO ?", (self.path,))
-        # SQLite would take the old files for those of the new database.
+            new = self.path + ".new"
+            _unlink(new)
+            self._database.execute("VACUUM INTO ?", (new,))
+            # SQLite would take the old files for those of the new database.
+            _unlink(self.path + "-wal", self.path + "-shm")
+            os.rename(new, self.path)
         self._is_open = False
         self._database.close()
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path + suffix)
         self._load(database.connect(self.path))
 
     def delete(self) -> None:
@@ -390,9 +391,7 @@ class Spool:
         # A new database would take a journal without one for new data; SQLite does not use the
         # files of a database that is gone.
         self._journal.remove()
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path + suffix)
+        _unlink(self.path, self.path + "-wal", self.path + "-shm")
 
     def _free(self, *pragmas: str) -> None:
         with self._lock:
@@ -423,6 +422,12 @@ class Spool:
 
     def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
         return self._all(query, *parameters)[0]
+
+
+def _unlink(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def make_folder(path: str) -> None:
