@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 
 import pytest
@@ -15,6 +16,7 @@ from benchmarkai.daemon import spool as spool_module
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.spool import Spool, SpoolFull
+from tests.daemon.crash import deaths, small_disk
 from tests.helpers import bounded
 
 PAIRS = [("a", 1), ("ö", 0.1), ("big", 10**400), ("min", -(2**63)), ("z", -0.0), ("f", 1.0)]
@@ -427,7 +429,7 @@ def test_a_spool_whose_folder_cannot_be_created_goes_on_in_its_open_files(
     spool.add(PAIRS)
     shutil.rmtree(folder)
     folder.write_text("a file in its place")
-    with pytest.raises(SpoolFull, match="the spool '.*' was removed: unable to open database"):
+    with pytest.raises(SpoolFull, match="the spool '.*' was removed: .*Not a directory"):
         spool.restore_files()
     write(pipe, b"a=1\npartial")
     spool.receive(pipe)
@@ -470,6 +472,51 @@ def test_a_spool_that_cannot_be_opened_again_has_no_room_until_it_can(
     assert pairs_of(spool.oldest(10)) == PAIRS
     spool.add([("a", 1)])
     assert spool.waiting() == 7
+
+
+def test_a_disk_without_room_for_the_new_file_is_tried_again(tmp_path, open_spool):
+    clock = VirtualClock()
+    with small_disk(str(tmp_path / "disk"), 1 << 20) as folder:
+        path = os.path.join(folder, "spool")
+        spool = open_spool(path=path, clock=clock)
+        spool.add([("a" * 100, number) for number in range(3000)])
+        os.unlink(path)
+        with open(os.path.join(folder, "ballast"), "wb", 0) as ballast:
+            with contextlib.suppress(OSError):
+                while True:
+                    ballast.write(b"x" * 4096)
+        for _ in range(3):
+            with pytest.raises(SpoolFull, match="was removed: "):
+                spool.restore_files()
+            assert not spool.exists()
+            clock.seconds += 1.0
+        os.unlink(os.path.join(folder, "ballast"))
+        subprocess.run(["mount", "-o", f"remount,size={8 << 20}", folder], check=True)
+        assert spool.restore_files()
+        assert spool.exists()
+        spool.add([("b", 1)])
+        spool.close()
+        with Spool(path, 1 << 30) as spool:
+            assert [metric.value for metric in spool.oldest(5000)] == [*range(3000), 1]
+
+
+def test_a_death_while_files_are_restored_leaves_none_that_are_corrupt(tmp_path):
+    def work(folder):
+        spool = Spool(folder + "/spool", 1 << 30)
+        spool.add([("a" * 100, number) for number in range(300)])
+        spool.remove(spool.oldest(10))
+        os.unlink(folder + "/spool")
+        spool.restore_files()
+        spool.close()
+
+    for folder in deaths(lambda folder: None, work, tmp_path, 41):
+        with Spool(folder + "/spool", 1 << 30) as spool:
+            assert spool.corrupt_path is None
+            count = spool.waiting()
+            values = [metric.value for metric in spool.oldest(5000)]
+            assert len(values) == count
+            assert values in ([], list(range(300)), list(range(10, 300)))
+    assert values == list(range(10, 300))
 
 
 def test_the_files_of_a_deleted_spool_are_gone(tmp_path, open_spool):
