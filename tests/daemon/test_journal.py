@@ -97,6 +97,15 @@ def test_a_journal_with_pending_data_goes_on(pipe, open_journal):
     assert open_journal(108).pending == b"three\n"
 
 
+def test_opening_does_not_write_pending_data_again(path, pipe, open_journal):
+    journal = open_journal()
+    receive(journal, pipe, b"one\ntwo\n")
+    journal.close()
+    first = os.stat(path)
+    open_journal(4)
+    assert os.path.samestat(os.stat(path), first)
+
+
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_only_the_owner_can_read_it(path, open_journal, umask):
     old_umask = os.umask(umask)

@@ -338,6 +338,17 @@ def test_a_failed_open_leaves_no_descriptor(path, make):
     assert open_descriptors() == before
 
 
+def test_a_file_that_takes_the_place_of_the_pipe_before_it_is_opened_is_rejected(path, monkeypatch):
+    make_file(path)
+    make_fifo(path + ".before")
+    before = os.lstat(path + ".before")
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "lstat", lambda path: before)
+        with pytest.raises(PipeError, match="is not a named pipe, and was left as it is"):
+            Pipe(path, MODE)
+    assert os.path.isfile(path)
+
+
 def test_a_pipe_that_cannot_be_opened_is_not_left_behind(path, monkeypatch):
     def fail(*arguments):
         raise PermissionError(13, "Permission denied")

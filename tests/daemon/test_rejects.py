@@ -99,6 +99,27 @@ def test_beyond_its_limit_entries_are_told_once_and_not_kept(path, messages):
     assert messages() == [told] * 2
 
 
+def test_a_file_that_was_at_its_limit_before_is_told_too(path, rejects, messages):
+    rejects.append([line_entry(b"x", "bad", 5)])
+    for _ in range(2):
+        RejectsFile(path, 10).append([line_entry(b"y", "bad", 5)])
+    assert len(entries_in(path)) == 1
+    assert len(messages()) == 2
+
+
+def test_the_entries_of_another_file_are_moved_if_there_is_room(path, rejects):
+    other = RejectsFile(path + ".2.refused", 1 << 20)
+    rejects.absorb(other)
+    assert not os.path.exists(path)
+    other.append([line_entry(b"x", "bad", 5)])
+    RejectsFile(path, 10).absorb(other)
+    assert len(entries_in(other.path)) == 1
+    rejects.absorb(other)
+    rejects.absorb(other)
+    assert entries_in(path) == [line_entry(b"x", "bad", 5)]
+    assert not os.path.exists(other.path)
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path)])
 def test_it_is_a_regular_file(path, rejects, make):
     make(path)
