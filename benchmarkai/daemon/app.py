@@ -190,8 +190,9 @@ def _prepare(settings: Settings, spool: Spool, path: str, clock: Clock) -> Intak
             spool.corrupt_path,
         )
     intake = Intake(spool, clock)
-    intake.recover()
+    # Before anything is rejected, which would hide the lines that an earlier process was to keep.
     taken = spool.take_back_rejected(also_new=settings.retry_refused)
+    intake.recover()
     if taken or settings.retry_refused:
         log.info("took back %s from %s", count(taken, "rejected metric"), spool.rejects.path)
     other = spool.begin(settings.labels, settings.target)

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from typing import Callable, Optional
 
+from benchmarkai.daemon.files import leads_to
 from benchmarkai.daemon.journal import write_journal
 
 _HEADER = b"SQLite format 3\0"  # the first bytes of every SQLite database
@@ -152,12 +153,31 @@ def connect(path: str) -> sqlite3.Connection:
     Raises SpoolError for a database that is not a spool, and sqlite3.DatabaseError for a corrupt
     one (OperationalError for a locked one).
     """
+    while True:
+        status = _create(path)
+        try:
+            database = _connect(path)
+        except sqlite3.OperationalError:
+            if leads_to(path, status):
+                raise
+        else:
+            if leads_to(path, status):
+                return database
+            database.close()
+        # While we waited for its lock, another run took what was in it, and deleted it.
+
+
+def _create(path: str) -> os.stat_result:
     flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _connect(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(
         # bai-daemon status may have it open for a moment.
         path,
@@ -200,9 +220,10 @@ def count_waiting(path: str) -> int:
 
     Raises SpoolError; SpoolInUse if a daemon uses it.
     """
-    _check_header(path)
     if not os.path.exists(path):
         raise SpoolError(f"there is no spool {path!r}")
+    _check_type(path, os.stat(path))  # opening a pipe would wait for its writer
+    _check_header(path)
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
             # Without it, SQLite would create files beside the database.
@@ -274,13 +295,17 @@ def _check_owner(path: str) -> None:
         return
     except OSError as error:
         raise SpoolError(f"cannot use the spool {path!r}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise SpoolError(
-            f"{path!r} is not a regular file, and was left as it is: choose another spool (--spool)"
-        )
+    _check_type(path, status)
     if status.st_uid != os.geteuid():
         raise SpoolError(
             f"{path!r} belongs to the user {status.st_uid}: choose another spool (--spool)"
+        )
+
+
+def _check_type(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SpoolError(
+            f"{path!r} is not a regular file, and was left as it is: choose another spool (--spool)"
         )
 
 

@@ -54,8 +54,10 @@ class Intake:
                 reason = self._spool.fullness()
                 if reason is not None:
                     return self._block(reason)
-            size = self._spool.receive(pipe)
+            # Take no more while there is something that cannot be stored.
             stored = self._store_lines()
+            size = self._spool.receive(pipe)
+            stored |= self._store_lines()
         except SpoolFull as error:
             return self._block(str(error))
         if self._blocked:

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import re
 from typing import BinaryIO
 
+from benchmarkai.daemon.files import replace_file
+from benchmarkai.daemon.log import log
 from benchmarkai.daemon.pipe import Pipe
-from benchmarkai.stdout import write_all
 
 # The file starts with the position of its first byte of data in the stream of all data so far: so
-# many digits, and a newline.
-_DIGITS = 20
+# many digits, which SQLite can hold, and a newline.
+_DIGITS = 18
 _HEADER_SIZE = _DIGITS + 1
+_HEADER = re.compile(rb"[0-9]{%d}\n" % _DIGITS)
 
 _MAX_OLD_SIZE = 1 << 20  # bytes that are stored elsewhere, before the file is made anew
 
@@ -42,8 +45,11 @@ class Journal:
         self._file = os.fdopen(os.open(self.path, flags), "r+b", 0)
         content = self._file.read()
         header = content[:_HEADER_SIZE]
-        if len(header) < _HEADER_SIZE or not header[:_DIGITS].isdigit():
+        if not _HEADER.fullmatch(header):
             self.close()
+            if content:
+                os.rename(self.path, self.path + ".broken")
+                log.error("%r is not a journal: moved it to %r", self.path, self.path + ".broken")
             self._replace()
             return
         # If the database was lost, all of the file counts as new.
@@ -100,13 +106,4 @@ class Journal:
 
 def write_journal(path: str, position: int, data: bytes) -> BinaryIO:
     """Put a file with this data alone at the path, whatever is there, and return it opened."""
-    new = path + ".new"
-    flags = os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.fdopen(os.open(new, flags, 0o600), "r+b", 0)
-    try:
-        write_all(file, b"%0*d\n" % (_DIGITS, position) + data)
-        os.rename(new, path)
-    except BaseException:
-        file.close()
-        raise
-    return file
+    return replace_file(path, b"%0*d\n" % (_DIGITS, position) + data)

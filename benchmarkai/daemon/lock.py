@@ -7,6 +7,8 @@ import os
 import stat
 from typing import Iterator
 
+from benchmarkai.daemon.files import leads_to
+
 
 class Locked(Exception):
     """Another process holds the lock."""
@@ -33,13 +35,13 @@ def lock_file(path: str) -> Iterator[None]:
             except BlockingIOError:
                 raise Locked() from None
             # The process that held it may just have removed the file.
-            if not _leads_to(path, status):
+            if not leads_to(path, status):
                 continue
             try:
                 yield
                 return
             finally:
-                if _leads_to(path, status):
+                if leads_to(path, status):
                     os.unlink(path)
         finally:
             os.close(descriptor)
@@ -56,10 +58,3 @@ def _open(path: str) -> int:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO) or os.path.lexists(path):
             raise Untrusted() from error
         raise
-
-
-def _leads_to(path: str, status: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), status)
-    except OSError:
-        return False

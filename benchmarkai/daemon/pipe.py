@@ -11,7 +11,7 @@ import sys
 import termios
 from typing import Any, Optional
 
-_F_SETPIPE_SZ = 1031  # fcntl(2), Linux
+_F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032  # fcntl(2), Linux
 _SPLICE_F_NONBLOCK = 2  # splice(2), tee(2)
 
 # Whoever waits for room may write between two of these, before the last one.
@@ -256,7 +256,9 @@ def _create(path: str, mode: int) -> None:
 
 def _set_capacity(descriptor: int, size: int) -> int:
     """Set the capacity of a pipe where the system allows it. Return the capacity in bytes."""
-    try:
+    with contextlib.suppress(OSError):
         return fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
-    except OSError:
-        return _DEFAULT_CAPACITY
+    # A user with many pipes gets smaller ones: /proc/sys/fs/pipe-user-pages-soft.
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(descriptor, _F_GETPIPE_SZ)
+    return _DEFAULT_CAPACITY

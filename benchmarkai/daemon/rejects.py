@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
+from benchmarkai.daemon.files import replace_file
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
@@ -37,23 +39,29 @@ class RejectsFile:
         self._append(b"".join(map(_encode, entries)))
 
     def absorb(self, other: "RejectsFile") -> None:
-        """Move the entries of another file into this one, if they do not exceed the limit.
+        """Move what is in another file to this one, unless there is no room for it.
 
-        Raises OSError.
+        Raises OSError, and then nothing has been moved.
         """
-        with contextlib.suppress(FileNotFoundError):
+        try:
             with open(other.path, "rb") as file:
                 data = file.read()
-            if self._append(data):
-                os.unlink(other.path)
+        except FileNotFoundError:
+            return
+        if self._append(data):
+            os.unlink(other.path)
 
     def _append(self, data: bytes) -> bool:
-        # With O_NONBLOCK, a pipe that somebody has put there is an error, not a wait.
-        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(self.path, flags, 0o600), "ab", 0) as file:
-            status = os.fstat(file.fileno())
+        """Append the data, and return whether it was within the limit."""
+        # With O_NONBLOCK, a pipe that somebody has put there is not waited for.
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.path, flags, 0o600)
+        with contextlib.closing(io.FileIO(descriptor, "r+")) as file:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 raise OSError(errno.EPERM, "it is not a regular file of this user")
+            if status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n":
+                data = b"\n" + data  # somebody has edited the file
             if status.st_size + len(data) > self._limit:
                 self._tell()
                 return False
@@ -63,7 +71,7 @@ class RejectsFile:
             except OSError:
                 os.ftruncate(file.fileno(), status.st_size)
                 raise
-        return True
+            return True
 
     def _tell(self) -> None:
         if not self._told:
@@ -103,11 +111,7 @@ class RejectsFile:
             else:
                 metrics.append(metric)
         if others and not os.path.exists(self.path):
-            new = self._retried + ".new"
-            flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
-            with os.fdopen(os.open(new, flags, 0o600), "wb", 0) as file:
-                write_all(file, bytes(others))
-            os.rename(new, self.path)
+            replace_file(self.path, bytes(others)).close()
         return metrics
 
     def done(self) -> None:
@@ -143,8 +147,9 @@ def _decode(line: bytes, default_id: str) -> Optional[Metric]:
         pair: Tuple[str, Any] = (name, value)
         check([pair])
         texts = [*labels, *labels.values(), entry.get("id", "")]
-        if not isinstance(time, int) or not all(isinstance(text, str) for text in texts):
+        "".join([name, *texts]).encode("utf-8")  # or it has half a character
+        if type(time) is not int or not 0 <= time < 1 << 63:
             return None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return Metric(entry.get("id") or f"{default_id}-{time}", time, name, value, labels)

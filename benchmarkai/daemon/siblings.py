@@ -50,9 +50,9 @@ def absorb_siblings(spool: Spool, path: str, clock: Clock) -> None:
 
 def _absorb(spool: Spool, path: str, clock: Clock) -> None:
     with Spool(path, 1 << 62, 1 << 62, clock) as other:
+        other.take_back_rejected(also_new=False)
         if not Intake(other, clock).end():
             raise SpoolFull("its last data cannot be stored")
-        other.take_back_rejected(also_new=False)
         if other.target != spool.target and other.waiting():
             log.warning("the metrics in %r were meant for %s", path, other.target)
         number = spool.absorb(other)

@@ -84,6 +84,9 @@ class Spool:
             self._database.close()
 
     def _load(self, connection: sqlite3.Connection) -> None:
+        # The check of the database does not look into this index.
+        with connection:
+            connection.execute("INSERT OR IGNORE INTO labels (json) VALUES ('{}')")
         self._database = connection
         self._is_open = True
         self._waiting: int = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
@@ -141,7 +144,8 @@ class Spool:
         Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            moment, sequence, labels = self._next_time(), self._sequence, self._labels
+            moment = self._next_time() if pairs else self._time
+            sequence, labels = self._sequence, self._labels
             rows = [
                 (
                     sequence + number,
@@ -159,10 +163,9 @@ class Spool:
                 self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, NULL)", rows)
                 self._database.execute(
                     "UPDATE state SET sequence = ?, time = ?, position = ?",
-                    (sequence, moment if rows else self._time, position),
+                    (sequence, moment, position),
                 )
-            if rows:
-                self._sequence, self._time = sequence, moment
+            self._sequence, self._time = sequence, moment
             self._waiting += len(rows)
             self._position = position
             self._journal.advance(size)
@@ -305,7 +308,7 @@ class Spool:
             known_labels[text] = self._id_of_labels(text)
         rest = (metric.time, metric.name, _storable(metric.value), known_labels[text])
         prefix, _, number = metric.id.rpartition("-")
-        if prefix == self._id and number.isdigit() and 0 < int(number) <= self._sequence:
+        if prefix == self._id and number.isdecimal() and 0 < int(number) <= self._sequence:
             return (int(number), *rest, None)
         self._sequence += 1
         return (self._sequence, *rest, metric.id)
@@ -384,20 +387,22 @@ class Spool:
 
     def _restore_database(self) -> None:
         if not os.path.exists(self.path):
-            self._database.execute("VACUUM INTO ?", (self.path,))
-        # SQLite would take the old files for those of the new database.
+            new = self.path + ".new"
+            _unlink(new)
+            self._database.execute("VACUUM INTO ?", (new,))
+            # SQLite would take the old files for those of the new database.
+            _unlink(self.path + "-wal", self.path + "-shm")
+            os.rename(new, self.path)
         self._is_open = False
         self._database.close()
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path + suffix)
         self._load(database.connect(self.path))
 
     def delete(self) -> None:
-        """Remove the database, whose metrics are elsewhere."""
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path + suffix)
+        """Remove the database, whose metrics are elsewhere, and the journal."""
+        # A new database would take a journal without one for new data; SQLite does not use the
+        # files of a database that is gone.
+        self._journal.remove()
+        _unlink(self.path, self.path + "-wal", self.path + "-shm")
 
     def _free(self, *pragmas: str) -> None:
         with self._lock:
@@ -428,6 +433,12 @@ class Spool:
 
     def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
         return self._all(query, *parameters)[0]
+
+
+def _unlink(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def make_folder(path: str) -> None:

@@ -1,18 +1,27 @@
 """The daemon's end of the pipe."""
 
+import contextlib
+import errno
 import fcntl
 import os
+import resource
+import select
 import stat
+import sys
 
 import pytest
 
 from benchmarkai.daemon import pipe as pipe_module
 from benchmarkai.daemon.pipe import Pipe, PipeError
+from tests.daemon.crash import run_in_child, small_disk
 from tests.daemon.harness import open_descriptors
 
 MODE = 0o622
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs splice(2)")
+
+SPLICED = [pytest.param(True, marks=on_linux), False]
 
 
 @pytest.fixture
@@ -49,6 +58,54 @@ def open_writer(path):
         os.close(writer)
 
 
+class File:
+    """An empty file."""
+
+    def __init__(self, path):
+        self._file = open(path, "w+b", 0)
+
+    def fileno(self):
+        return self._file.fileno()
+
+    def content(self):
+        return os.pread(self.fileno(), 1 << 24, 0)
+
+    def close(self):
+        self._file.close()
+
+
+@pytest.fixture
+def file(tmp_path):
+    with contextlib.closing(File(tmp_path / "file")) as file:
+        yield file
+
+
+def without_splice(pipe, spliced):
+    if not spliced:
+        pipe._splice = None
+    return pipe
+
+
+def fill(writer):
+    """Write different bytes until the pipe is full, and return them."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            page = (b"%d " % len(data)).rjust(select.PIPE_BUF, b".")
+            os.write(writer, page)
+            data += page
+    return data
+
+
+def move_all(pipe, file, size=0):
+    """Move all data to the end of a file of this size, and return the content of the file."""
+    moved = pipe.move(file.fileno(), size)
+    while moved:
+        size += moved
+        moved = pipe.move(file.fileno(), size)
+    return file.content()[:size]
+
+
 def mode_of(path):
     return stat.S_IMODE(os.stat(path).st_mode)
 
@@ -67,27 +124,146 @@ def test_the_mode_does_not_depend_on_the_umask(path, open_pipe):
     assert mode_of(path) == MODE
 
 
-def test_data_stays_in_the_pipe_until_it_is_consumed(open_pipe, open_writer):
+# Moving the data
+
+
+def test_data_moves_from_the_pipe_into_the_file(open_pipe, open_writer, file):
     pipe = open_pipe()
-    assert pipe.peek() == b""
+    assert pipe.move(file.fileno(), 0) == 0
     open_writer(b"one\n")
     open_writer(b"two\n")
-    assert pipe.peek() == pipe.peek() == b"one\ntwo\n"
-    pipe.consume(b"one\n")
-    assert pipe.peek() == b"two\n"
-    pipe.consume(b"two\n")
-    assert pipe.peek() == b""
+    assert file.content() == b""
+    assert pipe.move(file.fileno(), 0) == 8
+    open_writer(b"three\n")
+    assert pipe.move(file.fileno(), 8) == 6
+    assert pipe.move(file.fileno(), 14) == 0
+    assert file.content() == b"one\ntwo\nthree\n"
 
 
-def test_data_survives_a_daemon_that_does_not_consume_it(path, open_writer):
+def test_data_is_written_where_the_caller_says(open_pipe, open_writer, file):
+    os.write(file.fileno(), b"0123456789")
+    pipe = open_pipe()
+    open_writer(b"abc")
+    assert pipe.move(file.fileno(), 4) == 3
+    assert file.content() == b"0123abc789"
+
+
+def test_a_full_pipe_moves_completely(open_pipe, open_writer, file):
+    pipe = open_pipe()
+    data = fill(open_writer())
+    assert len(data) == 1 << 20
+    assert move_all(pipe, file) == data
+
+
+def test_data_survives_a_daemon_that_does_not_move_it(path, open_writer, file):
     make_fifo(path)
     holder = os.open(path, os.O_RDWR)
-    with Pipe(path, MODE) as pipe:
+    with Pipe(path, MODE):
         open_writer(b"one\n")
-        assert pipe.peek() == b"one\n"
     with Pipe(path, MODE) as pipe:
-        assert pipe.peek() == b"one\n"
+        assert move_all(pipe, file) == b"one\n"
     os.close(holder)
+
+
+@on_linux
+def test_the_data_does_not_pass_through_the_process(open_pipe, open_writer, file, monkeypatch):
+    def fail(*arguments):
+        pytest.fail("a kill at this point would lose data")
+
+    pipe = open_pipe()
+    open_writer(b"one\n")
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "read", fail)
+        patches.setattr(os, "pwrite", fail)
+        assert pipe.move(file.fileno(), 0) == 4
+    assert file.content() == b"one\n"
+
+
+@pytest.mark.parametrize("spliced", SPLICED)
+def test_data_that_the_file_has_no_room_for_is_not_lost(open_pipe, open_writer, file, spliced):
+    pipe = without_splice(open_pipe(), spliced)
+    data = fill(open_writer())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limits[1]))
+    try:
+        moved = 0
+        with pytest.raises(OSError) as caught:
+            while True:
+                size = pipe.move(file.fileno(), moved)
+                assert size
+                moved += size
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert moved == 100000
+    assert move_all(pipe, file, moved) == data
+
+
+@on_linux
+@pytest.mark.parametrize("spliced", SPLICED)
+def test_data_that_the_disk_has_no_room_for_is_not_lost(
+    open_pipe, open_writer, file, tmp_path, spliced
+):
+    pipe = without_splice(open_pipe(), spliced)
+    data = fill(open_writer())
+    with small_disk(str(tmp_path / "disk"), 300000) as folder:
+        with open(os.path.join(folder, "file"), "w+b", 0) as small:
+            moved = 0
+            with pytest.raises(OSError) as caught:
+                while True:
+                    size = pipe.move(small.fileno(), moved)
+                    assert size
+                    moved += size
+            assert caught.value.errno == errno.ENOSPC
+            assert 0 < moved < len(data)
+            start = os.pread(small.fileno(), moved, 0)
+    assert start + move_all(pipe, file) == data
+
+
+def test_a_file_into_which_the_kernel_cannot_move_data_is_written(path, open_pipe, open_writer):
+    pipe = open_pipe()
+    open_writer(b"one\n")
+    with open(path + ".appended", "w+b", 0) as target:
+        flags = fcntl.fcntl(target, fcntl.F_GETFL)
+        fcntl.fcntl(target, fcntl.F_SETFL, flags | os.O_APPEND)  # splice(2): EINVAL
+        assert pipe.move(target.fileno(), 0) == 4
+        open_writer(b"two\n")
+        assert pipe.move(target.fileno(), 4) == 4
+        assert os.pread(target.fileno(), 100, 0) == b"one\ntwo\n"
+
+
+@on_linux
+def test_other_errors_of_the_kernel_are_errors(open_pipe, open_writer, path):
+    pipe = open_pipe()
+    open_writer(b"one\n")
+    descriptor = os.open(path + ".file", os.O_CREAT | os.O_RDONLY)
+    with pytest.raises(OSError) as caught:
+        pipe.move(descriptor, 0)
+    os.close(descriptor)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_without_splice_nothing_is_lost_at_a_partial_write(
+    open_pipe, open_writer, file, monkeypatch
+):
+    pipe = without_splice(open_pipe(), False)
+    writer = open_writer(b"one\ntwo\n")
+    pwrite = os.pwrite
+    with monkeypatch.context() as patches:
+        outcomes = iter([5, OSError(errno.ENOSPC, "no space"), OSError(errno.ENOSPC, "no space")])
+
+        def write_a_part(descriptor, data, offset):
+            outcome = next(outcomes)
+            if isinstance(outcome, OSError):
+                raise outcome
+            return pwrite(descriptor, data[:outcome], offset)
+
+        patches.setattr(os, "pwrite", write_a_part)
+        assert pipe.move(file.fileno(), 0) == 5
+        os.write(writer, b"three\n")
+        with pytest.raises(OSError):
+            pipe.move(file.fileno(), 5)
+    assert move_all(pipe, file, 5) == b"one\ntwo\nthree\n"
 
 
 # What is at the path before
@@ -145,40 +321,32 @@ def test_a_pipe_that_cannot_be_created_is_an_error(path):
         Pipe(path + "/in/no/folder", MODE)
 
 
-def test_a_second_daemon_is_rejected(path, open_pipe):
-    first = open_pipe()
-    with pytest.raises(PipeError) as caught:
-        open_pipe()
-    assert str(caught.value) == (
-        f"another daemon reads the pipe {path!r}: stop it, or choose another path (--fifo)"
-    )
-    assert first.is_in_place()
-
-
-def lock(path):
-    make_fifo(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
-
-
 def give_away(path):
     make_fifo(path)
     os.chown(path, 12345, -1)
 
 
 @pytest.mark.parametrize(
-    "make", [lock, make_file, make_link, os.mkdir, pytest.param(give_away, marks=as_root)]
+    "make", [make_file, make_link, os.mkdir, pytest.param(give_away, marks=as_root)]
 )
 def test_a_failed_open_leaves_no_descriptor(path, make):
-    descriptor = make(path)
+    make(path)
     before = open_descriptors()
     for _ in range(50):
         with pytest.raises(PipeError):
             Pipe(path, MODE)
     assert open_descriptors() == before
-    if descriptor is not None:
-        os.close(descriptor)
+
+
+def test_a_file_that_takes_the_place_of_the_pipe_before_it_is_opened_is_rejected(path, monkeypatch):
+    make_file(path)
+    make_fifo(path + ".before")
+    before = os.lstat(path + ".before")
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "lstat", lambda path: before)
+        with pytest.raises(PipeError, match="is not a named pipe, and was left as it is"):
+            Pipe(path, MODE)
+    assert os.path.isfile(path)
 
 
 def test_a_pipe_that_cannot_be_opened_is_not_left_behind(path, monkeypatch):
@@ -194,91 +362,170 @@ def test_a_pipe_that_cannot_be_opened_is_not_left_behind(path, monkeypatch):
     assert open_descriptors() == before
 
 
-def test_a_new_pipe_that_another_daemon_has_locked_first_is_left_to_it(path, monkeypatch):
-    create, descriptors = pipe_module._create, []
-
-    def create_and_lose(path, mode):
-        create(path, mode)
-        descriptors.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-        fcntl.flock(descriptors[0], fcntl.LOCK_EX)
-
-    monkeypatch.setattr(pipe_module, "_create", create_and_lose)
-    with pytest.raises(PipeError, match="another daemon reads the pipe"):
-        Pipe(path, MODE)
-    os.close(descriptors[0])
-    assert os.path.exists(path)
-
-
 # The end
 
 
-@pytest.mark.parametrize("data", [b"", b'{"a": 1}\n', b"x" * 4096, b"y\n" * 30000])
+@pytest.mark.parametrize("spliced", SPLICED)
+@pytest.mark.parametrize("data", [b"", b'{"a": 1}\n', b'{"a', b"x" * 4096, b"y\n" * 30000])
 def test_after_the_end_nobody_can_write_and_the_data_is_still_there(
-    path, open_pipe, open_writer, data
+    path, open_pipe, open_writer, file, data, spliced
 ):
-    pipe = open_pipe()
+    pipe = without_splice(open_pipe(), spliced)
     assert pipe.created
     writer = open_writer(data)
-    pipe.end()
-    assert not os.path.exists(path)
+    assert pipe.end() is True
+    assert os.path.exists(path)
     for more in (b"x", b"x" * 4096):
         with pytest.raises(BlockingIOError):
             os.write(writer, more)
-    found = pipe.peek()
-    assert found.startswith(data) and not found[len(data) :].strip(b"\n")
-    pipe.consume(found)
-    assert pipe.peek() == b""
+    assert move_all(pipe, file) == data.rstrip(b"\n") + b"\n"
     with pytest.raises(BlockingIOError):
         os.write(writer, b"x")
     pipe.close()
+    assert not os.path.exists(path)
     with pytest.raises(BrokenPipeError):
         os.write(writer, b"x")
 
 
+def test_a_full_pipe_is_complete_at_its_end(open_pipe, open_writer, file):
+    pipe = open_pipe()
+    data = fill(open_writer())
+    pipe.end()
+    assert move_all(pipe, file) == data + b"\n"
+
+
+def test_a_pipe_of_many_small_writes_is_complete_at_its_end(open_pipe, open_writer, file):
+    pipe = open_pipe()
+    for number in range(100):
+        open_writer(b"%d\n" % number)
+    pipe.end()
+    assert move_all(pipe, file) == b"".join(b"%d\n" % number for number in range(100))
+
+
+def test_data_read_but_not_written_comes_first_at_the_end(open_pipe, open_writer, file):
+    pipe = without_splice(open_pipe(), False)
+    writer = open_writer(b"one\n")
+    with open("/dev/null", "rb") as read_only, pytest.raises(OSError):
+        pipe.move(read_only.fileno(), 0)
+    os.write(writer, b"two\n")
+    pipe.end()
+    assert move_all(pipe, file) == b"one\ntwo\n"
+
+
+def test_a_pipe_whose_capacity_cannot_be_set_works_with_the_usual_one(
+    open_pipe, open_writer, file, monkeypatch
+):
+    monkeypatch.setattr(pipe_module, "_F_SETPIPE_SZ", 99999)  # EINVAL
+    pipe = open_pipe()
+    writer = open_writer()
+    data = fill(writer)
+    assert len(data) == 1 << 16
+    pipe.end()
+    with pytest.raises(BlockingIOError):
+        os.write(writer, b"x")
+    assert move_all(pipe, file) == data + b"\n"
+
+
+@as_root
+@on_linux
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_user_who_has_used_up_the_memory_for_pipes_loses_no_data(tmp_path, exists):
+    # pipe(7), /proc/sys/fs/pipe-user-pages-soft: beyond it, a new pipe has two pages, or one.
+    def use_pipe():
+        os.chdir(tmp_path)
+        os.chown(".", 12345, -1)
+        os.setresuid(12345, 12345, 12345)
+        if exists:
+            make_fifo("pipe")
+            os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+        with contextlib.suppress(PermissionError):
+            while True:
+                fcntl.fcntl(os.pipe()[1], pipe_module._F_SETPIPE_SZ, 1 << 20)
+        while fcntl.fcntl(os.pipe()[1], pipe_module._F_GETPIPE_SZ) == 1 << 16:
+            pass
+        with Pipe("pipe", MODE) as pipe, contextlib.closing(File("file")) as file:
+            data = fill(os.open("pipe", os.O_WRONLY | os.O_NONBLOCK))
+            if exists:
+                os.unlink("pipe")
+            assert data
+            assert pipe.end()
+            assert move_all(pipe, file) == data + b"\n"
+
+    assert not run_in_child(use_pipe)
+
+
+@pytest.mark.parametrize("has_tee", [True, False])
+@pytest.mark.parametrize("spliced", SPLICED)
 def test_a_pipe_that_existed_before_is_left_with_what_is_written_after_the_end(
-    path, open_pipe, open_writer
+    path, open_pipe, open_writer, file, spliced, has_tee
 ):
     make_fifo(path)
-    pipe = open_pipe()
+    pipe = without_splice(open_pipe(), spliced)
+    if not has_tee:
+        pipe._tee = None
     writer = open_writer(b"one\n")
-    pipe.end()
+    assert pipe.end() is False
     os.write(writer, b"two\n")
-    assert pipe.peek() == b"one\n"
-    pipe.consume(b"one\n")
-    assert pipe.peek() == b""
+    assert move_all(pipe, file) == b"one\n"
     pipe.close()
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     assert os.read(reader, 100) == b"two\n"
     os.close(reader)
 
 
-def test_the_last_data_of_a_pipe_that_existed_before_may_be_consumed_in_parts(
-    path, open_pipe, open_writer
+def test_data_read_but_not_written_is_among_the_last_of_a_pipe_that_existed_before(
+    path, open_pipe, open_writer, file
 ):
     make_fifo(path)
-    pipe = open_pipe()
-    writer = open_writer(b"one\ntwo\n")
+    pipe = without_splice(open_pipe(), False)
+    writer = open_writer(b"one\n")
+    with open("/dev/null", "rb") as read_only, pytest.raises(OSError):
+        pipe.move(read_only.fileno(), 0)
+    os.write(writer, b"two\n")
     pipe.end()
     os.write(writer, b"three\n")
-    assert pipe.peek() == b"one\ntwo\n"
-    pipe.consume(b"one\n")
-    assert pipe.peek() == b"two\n"
-    pipe.consume(b"two\n")
-    assert pipe.peek() == b""
+    assert move_all(pipe, file) == b"one\ntwo\n"
 
 
-@pytest.mark.parametrize("has_tee", [True, False])
-def test_an_empty_pipe_that_existed_before_is_drained_at_its_end(
-    path, open_pipe, open_writer, has_tee
+def test_an_empty_pipe_that_existed_before_has_no_more_data_at_its_end(
+    path, open_pipe, open_writer, file
 ):
     make_fifo(path)
     pipe = open_pipe()
-    if not has_tee:
-        pipe._tee = None
     writer = open_writer()
     pipe.end()
     os.write(writer, b"late\n")
-    assert pipe.peek() == b""
+    assert move_all(pipe, file) == b""
+
+
+@pytest.mark.parametrize("replace", [lambda path: None, os.mkfifo])
+def test_a_pipe_that_existed_before_and_was_removed_ends_like_our_own(
+    path, open_pipe, open_writer, file, replace
+):
+    make_fifo(path)
+    pipe = open_pipe()
+    writer = open_writer(b"one\n")
+    os.unlink(path)
+    replace(path)
+    assert pipe.end() is True
+    with pytest.raises(BlockingIOError):
+        os.write(writer, b"x")
+    assert move_all(pipe, file) == b"one\n"
+    was_there = os.path.exists(path)
+    pipe.close()
+    assert os.path.exists(path) is was_there
+
+
+def test_without_tee_the_path_is_removed_at_the_end_and_data_still_comes(
+    path, open_pipe, open_writer, file
+):
+    pipe = without_splice(open_pipe(), False)
+    pipe._tee = None
+    writer = open_writer(b"one\n")
+    assert pipe.end() is True
+    assert not os.path.exists(path)
+    os.write(writer, b"two\n")
+    assert move_all(pipe, file) == b"one\ntwo\n"
 
 
 def test_a_pipe_in_place_of_a_removed_one_is_not_removed(path, open_pipe):
@@ -323,39 +570,3 @@ def test_a_removed_pipe_is_opened_again_with_its_mode(path, open_pipe):
     with pipe.reopen() as new:
         assert new.created and new.is_in_place() and not pipe.is_in_place()
         assert mode_of(path) == MODE
-
-
-# Without tee(2), peek() takes the data out of the pipe.
-
-
-def test_without_tee_nothing_is_lost(open_pipe, open_writer):
-    pipe = open_pipe()
-    pipe._tee = None
-    writer = open_writer(b"one\n")
-    assert pipe.peek() == b"one\n"
-    os.write(writer, b"two\n")
-    assert pipe.peek() == b"one\n"
-    pipe.consume(b"one\n")
-    pipe.end()
-    assert pipe.peek() == b"two\n"
-    pipe.consume(b"two\n")
-    assert pipe.peek() == b""
-
-
-@pytest.mark.parametrize("peeked", [True, False])
-def test_without_tee_data_written_after_the_end_is_left_too(path, open_pipe, open_writer, peeked):
-    make_fifo(path)
-    pipe = open_pipe()
-    pipe._tee = None
-    writer = open_writer(b"one\n")
-    if peeked:
-        assert pipe.peek() == b"one\n"
-    pipe.end()
-    assert pipe.peek() == b"one\n"
-    pipe.consume(b"one\n")
-    os.write(writer, b"two\n")
-    assert pipe.peek() == b""
-    pipe.close()
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert os.read(reader, 100) == b"two\n"
-    os.close(reader)

@@ -248,8 +248,8 @@ class History:
         parts.append(spool)
         with spool:
             intake = Intake(spool, world)
-            intake.recover()
             spool.take_back_rejected(also_new=self.rng.random() < 0.2)
+            intake.recover()
             spool.begin({"life": str(life.number)}, "the server")
             absorb_siblings(spool, self.spool_path, world)
             delivery = Delivery(spool, self.server, self.rng.choice([10, 1000]), 1.0, world)

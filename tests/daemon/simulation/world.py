@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from unittest import mock
 
-from benchmarkai.daemon import journal, rejects
+from benchmarkai.daemon import files, rejects
 from benchmarkai.daemon.backends.base import Backend, Rejected, Unavailable
 from benchmarkai.daemon.clock import Clock
 
@@ -194,7 +194,7 @@ class World(Clock):
                 (sqlite3, "connect", lambda *a, **o: connect(*a, factory=Connection, **o)),
                 (os, "rename", stepping(os.rename)),
                 (os, "unlink", stepping(os.unlink)),
-                (journal, "write_all", stepping(journal.write_all, self.write)),
+                (files, "write_all", stepping(files.write_all, self.write)),
                 (rejects, "write_all", stepping(rejects.write_all, self.write)),
             ):
                 stack.enter_context(mock.patch.object(target, name, new))
