@@ -18,7 +18,7 @@ _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
 _MAX_PAUSE = 30.0  # seconds before later retries, at most, unless the server asks for more
 _LAST_PAUSE = 0.5  # seconds between retries, at most, while the daemon ends
 
-# How many series are tried, one metric of each, at a server that has not accepted any metric yet.
+# How many metrics are tried one by one at a server that has not accepted any metric yet.
 _PROBES = 8
 
 
@@ -194,7 +194,7 @@ class Delivery:
             self._is_probing = True
             self._parts = [
                 [metric]
-                for metric in self._spool.sample(_PROBES)
+                for metric in reversed(self._spool.sample(_PROBES))
                 if [metric] != part and self._reason_to_reject(metric) is None
             ]
         if not self._parts:
