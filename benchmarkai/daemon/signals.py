@@ -21,7 +21,7 @@ class Signals:
     """
 
     def __init__(self, with_command: bool) -> None:
-        self._numbers = PASSED_SIGNALS if with_command else STOP_SIGNALS
+        self._numbers = PASSED_SIGNALS if with_command else (*STOP_SIGNALS, signal.SIGUSR1)
         self._received: List[int] = []
 
     def __enter__(self) -> "Signals":
