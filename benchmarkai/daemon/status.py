@@ -65,13 +65,15 @@ class StatusFile:
 
     def update(self, status: Status) -> None:
         """Write the status if it is a new one, and show that the daemon is alive."""
-        # Nothing depends on the file but other people's curiosity.
-        with contextlib.suppress(OSError):
+        try:
             if status != self._written:
                 self._write(status)
-                self._written = status
             else:
                 os.utime(self.path)
+            self._written = status
+        except OSError:
+            # Nothing depends on the file but other people's curiosity.
+            self._written = None
 
     def _write(self, status: Status) -> None:
         new = self.path + ".new"
