@@ -58,6 +58,7 @@ def _absorb(spool: Spool, path: str, clock: Clock) -> None:
         rejected = other.rejects.read()
         if rejected:
             spool.reject(rejected)
+            os.unlink(other.rejects.path)
         other.delete()
     log.info("took %s from the spool %r", count(number, "metric"), path)
 
