@@ -353,6 +353,10 @@ class Spool:
         """Return whether the metrics are in a file that the next daemon finds."""
         return self._is_open and os.path.exists(self.path)
 
+    def is_needed(self) -> bool:
+        """Return whether there is anything in its files."""
+        return bool(self._waiting or self.pending() or os.path.exists(self.rejects.path))
+
     def restore_files(self) -> bool:
         """Create the files again if somebody has removed them. Return whether it was so.
 
@@ -390,7 +394,7 @@ class Spool:
         self._load(database.connect(self.path))
 
     def delete(self) -> None:
-        """Remove the database, whose metrics are elsewhere."""
+        """Remove the database, whose metrics are elsewhere, if there are any."""
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path + suffix)
