@@ -9,10 +9,14 @@ NEVER = 3600.0  # seconds
 
 
 class VirtualClock(Clock):
-    """A clock that moves when it is told to, and whenever somebody waits."""
+    """A clock that moves when it is told to, and whenever somebody waits.
+
+    on_wait: called after each wait.
+    """
 
     def __init__(self):
         self.now = 1000.0
+        self.on_wait = lambda: None
 
     def time(self):
         return 10**18 + int(self.now * 10**9)
@@ -22,6 +26,7 @@ class VirtualClock(Clock):
 
     def wait(self, seconds, *sources):
         self.now += seconds
+        self.on_wait()
 
 
 class FakeBackend(Backend):
@@ -63,3 +68,59 @@ def run_steps(delivery, clock, until=lambda: False, limit=100000):
             return
         clock.now += pause
     raise AssertionError(f"it goes on after {limit} steps")
+
+
+class FakeSignals:
+    """The signals that a test sends.
+
+    pending: the numbers of those that come next.
+    """
+
+    def __init__(self):
+        self.pending = []
+
+    def take(self):
+        taken, self.pending = self.pending, []
+        return taken
+
+    def fileno(self):
+        raise AssertionError("a virtual clock waits for nobody")
+
+
+class FakeThread:
+    """Makes a step of a delivery whenever somebody waits, if one is due by the virtual clock.
+
+    It is no thread, so the same happens in each run.
+    """
+
+    def __init__(self, delivery, clock):
+        self.delivery = delivery
+        self.failure = None
+        self._clock = clock
+        self._alive = False
+        self._due = -math.inf
+        clock.on_wait = self.make_step
+
+    def start(self):
+        self._alive = True
+
+    def is_alive(self):
+        return self._alive
+
+    def notify(self):
+        self._due = -math.inf
+
+    def finish(self):
+        self.delivery.finish()
+        self.notify()
+
+    def stop(self):
+        self._alive = False
+
+    def make_step(self):
+        if self._alive and self._clock.now >= self._due:
+            pause = self.delivery.step()
+            if pause is None:
+                self._alive = False
+            else:
+                self._due = self._clock.now + pause
