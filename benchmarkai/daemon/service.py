@@ -1,5 +1,6 @@
 """The life of a daemon, from the first look into the pipe to the last delivery."""
 
+import contextlib
 import os
 import signal
 from typing import Callable, Dict, Optional, Sequence
@@ -12,7 +13,7 @@ from benchmarkai.daemon.intake import Flow, Intake
 from benchmarkai.daemon.log import count, log
 from benchmarkai.daemon.pipe import Pipe, PipeError
 from benchmarkai.daemon.signals import STOP_SIGNALS, Signals
-from benchmarkai.daemon.spool import Spool, make_folder
+from benchmarkai.daemon.spool import Spool, SpoolFull, make_folder
 from benchmarkai.daemon.status import Status, StatusFile
 
 # Seconds until the next look into the pipe. IDLE: new data ends that pause. TRICKLE: a batch costs
@@ -89,7 +90,9 @@ class Service:
         return None if self._child is None else self._child.poll()
 
     def status(self) -> Status:
-        oldest = self._spool.oldest_time()
+        oldest = size = None
+        with contextlib.suppress(SpoolFull):  # its file is gone for now
+            oldest, size = self._spool.oldest_time(), self._spool.size()
         age = None if oldest is None else max(0.0, (self._clock.time() - oldest) / 1e9)
         return Status(
             received=self._intake.received,
@@ -97,7 +100,7 @@ class Service:
             rejected=self._intake.rejected + self._delivery.rejected,
             waiting=self._spool.waiting(),
             oldest_age=age,
-            spool_bytes=self._spool.size(),
+            spool_bytes=size,
             disk_free_bytes=self._spool.disk_free(),
             last_error=self._delivery.last_error,
         )

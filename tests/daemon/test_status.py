@@ -35,8 +35,8 @@ STATUS = Status(
             "spool 4096 bytes, disk 1073741824 bytes free, last error: HTTP 503: not now",
         ),
         (
-            Status(0, 0, 0, 0, None, 4096, None, None),
-            "received 0, delivered 0, rejected 0, waiting 0, spool 4096 bytes",
+            Status(0, 0, 0, 0, None, None, None, None),
+            "received 0, delivered 0, rejected 0, waiting 0",
         ),
     ],
 )
