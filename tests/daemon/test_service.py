@@ -1,5 +1,6 @@
 """A running bai-daemon, with the backend stdout: its pipe, its spool and its end."""
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ import time
 
 import pytest
 
+from benchmarkai.daemon import database
 from benchmarkai.daemon.backends.base import Unavailable
 from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.intake import Intake
@@ -113,6 +115,25 @@ def test_bad_lines_are_kept_in_a_file_and_the_others_are_delivered(start_daemon)
     assert "rejected 2 lines, the first is 'hello': " in result.err
     assert f": see {daemon.rejected}\n" in result.err
     assert "received 3, delivered 3, rejected 2, waiting 0" in result.err
+
+
+@pytest.mark.slow
+def test_a_slow_server_gets_all_metrics_of_a_command(tmp_path):
+    code = (
+        "import time\n"
+        "from benchmarkai.daemon import cli\n"
+        "from benchmarkai.daemon.backends import stdout\n"
+        "send = stdout.Backend.send\n"
+        "stdout.Backend.send = lambda *arguments: (time.sleep(0.2), send(*arguments))[1]\n"
+        "cli.main()"
+    )
+    command = [sys.executable, "-c", code, "stdout", "--batch-size", "100"]
+    (tmp_path / "stream").write_text("".join(f"a={number}\n" for number in range(1500)))
+    script = f"bai-emit < {tmp_path / 'stream'}"
+    command += ["--shutdown-timeout", "1", "--", "sh", "-c", script]
+    result = run(command, env={"PATH": PATH})
+    assert result.code == 0, result.err
+    assert [json.loads(line)["value"] for line in result.out.splitlines()] == list(range(1500))
 
 
 def test_rejected_lines_are_logged_at_most_once_a_second(start_daemon):
@@ -628,3 +649,39 @@ def test_before_the_last_deliveries_the_pipe_is_empty_and_closed(
     service.run([])
     assert seen == [(False, 1000)]
     assert spool.waiting() == 0
+
+
+def test_a_spool_that_cannot_be_opened_again_for_a_while_does_not_end_the_daemon(
+    make_service, clock, signals, monkeypatch, tmp_path
+):
+    backend = FakeBackend(rule=fail(Unavailable("HTTP 503: not now")))
+    service, spool = make_service(backend, shutdown_timeout=2.0, status_interval=1.0)
+    connect = database.connect
+    is_broken = True
+
+    def no_descriptors_at_first(path):
+        if is_broken:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return connect(path)
+
+    def repair():
+        nonlocal is_broken
+        is_broken = False
+        backend.rule = lambda metrics: None
+
+    monkeypatch.setattr(database, "connect", no_descriptors_at_first)
+    spool_file = tmp_path / "spool"
+    when(
+        clock,
+        {
+            1: lambda: write(tmp_path / "pipe", "a"),
+            5: spool_file.unlink,
+            8: stop_with(signals, signal.SIGUSR1),
+            20: repair,
+            60: stop_with(signals),
+        },
+    )
+    service.run([])
+    assert backend.accepted == [[1]]
+    assert (service.status().delivered, spool.waiting()) == (1, 0)
+    assert spool_file.exists()
