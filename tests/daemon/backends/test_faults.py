@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from benchmarkai.daemon.clock import Clock
+from benchmarkai.daemon.spool import Spool
 from tests.daemon.backends.servers import (
     InfluxDB,
     Proxy,
@@ -227,6 +229,31 @@ def test_bad_metrics_of_an_earlier_run_do_not_stop_a_good_one(start_server, star
     assert daemon.stop().code == 0
     assert "delivered 1, rejected 300, waiting 0" in daemon.logged()
     assert [entry["value"] for entry in daemon.rejected_entries()] == list(range(300))
+
+
+class ClockOfLastMonth(Clock):
+    def time(self):
+        return super().time() - 30 * 24 * 3600 * 10**9
+
+
+def test_metrics_that_are_too_old_for_the_server_do_not_stop_newer_ones(
+    start_server, start_daemon, tmp_path
+):
+    server = start_server(InfluxDB)
+    policy = "ALTER RETENTION POLICY autogen ON benchmarks DURATION 1h SHARD DURATION 1h"
+    request(server.url + "/query", {"q": policy})
+    with Spool(str(tmp_path / "pipe.spool"), 1 << 30, clock=ClockOfLastMonth()) as spool:
+        spool.begin({}, f"influxdb {server.url}")
+        spool.add([("writer0", number) for number in range(50)])
+    with Spool(str(tmp_path / "pipe.spool"), 1 << 30) as spool:
+        spool.begin({}, f"influxdb {server.url}")
+        spool.add([("writer0", number) for number in range(50, 100)])
+    daemon = start_daemon(*to(server))
+    wait_for_numbers(server, 50)
+    assert daemon.stop().code == 0
+    assert sorted(numbers_in(server)) == list(range(50, 100))
+    assert [entry["value"] for entry in daemon.rejected_entries()] == list(range(50))
+    assert "points beyond retention policy" in daemon.rejected_entries()[0]["reason"]
 
 
 @pytest.mark.slow
