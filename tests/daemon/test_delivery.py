@@ -713,6 +713,18 @@ def test_the_thread_delivers_what_it_is_told_about(spool, start_thread):
     assert thread.failure is None
 
 
+def test_the_thread_makes_a_step_only_when_one_is_due_or_there_is_news(spool):
+    steps = []
+    delivery = Delivery(spool, FakeBackend(), 1000, NEVER)
+    delivery.step = lambda: steps.append(1) or NEVER
+    with DeliveryThread(delivery) as thread:
+        thread.start()
+        for number in range(1, 20):
+            wait_until(lambda: len(steps) == number)
+            thread.notify()
+        wait_until(lambda: len(steps) == 20)
+
+
 def test_finishing_ends_the_wait_for_a_batch(spool, start_thread):
     backend = FakeBackend()
     thread = start_thread(backend, flush_interval=NEVER)

@@ -86,6 +86,11 @@ def test_the_logs_and_warnings_of_clients_are_not_shown():
     assert log(code, "debug") == ""
 
 
+def test_a_client_that_logs_to_stderr_does_not_repeat_our_messages():
+    code = "import logging; logging.getLogger().addHandler(logging.StreamHandler()); log.info('x')"
+    assert log(code).count("x") == 1
+
+
 @pytest.mark.parametrize("number, text", [(0, "0 lines"), (1, "1 line"), (2, "2 lines")])
 def test_a_count_has_the_singular_or_the_plural(number, text):
     assert count(number, "line") == text
