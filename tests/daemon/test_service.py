@@ -584,6 +584,25 @@ def test_the_status_is_logged_on_sigusr1_although_there_is_no_news(
     assert line.startswith("received 0, delivered 0, rejected 0, waiting 0, spool ")
 
 
+def test_sigusr1_logs_the_status_and_reaches_the_command(
+    make_service, clock, signals, messages, tmp_path
+):
+    service, _ = make_service(FakeBackend())
+    ready = tmp_path / "ready"
+
+    def send_once_ready():
+        if ready.exists():
+            ready.unlink()
+            signals.pending.append(signal.SIGUSR1)
+        service._thread.make_step()
+
+    clock.on_wait = send_once_ready
+    script = "trap 'exit 7' USR1; touch \"$0\"; while :; do sleep 0.01; done"
+    assert service.run(["sh", "-c", script, str(ready)]) == 7
+    assert len(status_lines(messages)) == 1
+    assert messages()[-1] == "passed SIGUSR1 on to the command"
+
+
 def test_a_pipe_that_cannot_be_created_again_is_told_once_and_tried_again(
     make_service, clock, signals, messages, tmp_path
 ):

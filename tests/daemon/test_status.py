@@ -157,6 +157,17 @@ def test_without_a_spool_there_is_no_status(path):
     assert os.listdir(os.path.dirname(path)) == []
 
 
+@pytest.mark.parametrize("file", ["text", "folder"])
+def test_a_spool_that_cannot_be_read_is_an_error(tmp_path, file):
+    path = tmp_path / "spool"
+    if file == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"SQLite format 3\0" + bytes(5000))
+    with pytest.raises(SpoolError):
+        read_status(str(path))
+
+
 # The command
 
 
@@ -255,12 +266,8 @@ def test_sigusr1_logs_the_status(start_daemon):
     assert daemon.stop().code == 0
 
 
-@pytest.mark.parametrize("file", ["text", "folder"])
-def test_a_spool_that_cannot_be_read_is_an_error(tmp_path, file):
-    path = tmp_path / "spool"
-    if file == "folder":
-        path.mkdir()
-    else:
-        path.write_bytes(b"SQLite format 3\0" + bytes(5000))
-    with pytest.raises(SpoolError):
-        read_status(str(path))
+def test_the_status_is_logged_in_intervals(start_daemon):
+    daemon = start_daemon("stdout", "--flush-interval", "0.01", "--status-interval", "0.1")
+    daemon.emit("a=1")
+    daemon.wait_for_log("received 1, delivered 1, rejected 0, waiting 0, spool ")
+    assert daemon.stop().code == 0
