@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from typing import Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from benchmarkai import settings
 from benchmarkai.child import Child
@@ -80,7 +80,9 @@ class Service:
                 self._thread.start()
                 flow = Flow.IDLE
                 while not self._is_over():
-                    self._check()
+                    if self._is_time_to_check():
+                        self._check_pipe()
+                        self._show_status()
                     if flow is not Flow.BUSY:
                         self._wait(flow)
                     flow = self._take(self._pipe)
@@ -106,9 +108,7 @@ class Service:
         )
 
     def _is_over(self) -> bool:
-        signals = self._signals.take()
-        if signal.SIGUSR1 in signals:
-            log.info("%s", self.status())
+        signals = self._take_signals()
         if self._child is None:
             stops = [number for number in signals if number in STOP_SIGNALS]
             for number in stops:
@@ -118,6 +118,12 @@ class Service:
             if self._child.send(number):
                 log.info("passed %s on to the command", signal.Signals(number).name)
         return self._child.poll() is not None
+
+    def _take_signals(self) -> List[int]:
+        signals = self._signals.take()
+        if signal.SIGUSR1 in signals:
+            log.info("%s", self.status())
+        return signals
 
     def _wait(self, flow: Flow) -> None:
         sources = [self._signals, self._pipe] if flow is Flow.IDLE else [self._signals]
@@ -130,13 +136,16 @@ class Service:
             self._thread.notify()
         return flow
 
-    def _check(self) -> None:
-        """Look after the pipe and the status from time to time."""
+    def _is_time_to_check(self) -> bool:
         now = self._clock.monotonic()
         if now < self._next_check:
-            return
+            return False
         self._next_check = now + _CHECK_INTERVAL
-        self._check_pipe()
+        return True
+
+    def _show_status(self) -> None:
+        """Write the status to its file, and to the log if it is time to."""
+        now = self._clock.monotonic()
         status = self.status()
         self._status_file.update(status)
         news = (status.received, status.delivered, status.rejected, status.last_error)
@@ -193,8 +202,10 @@ class Service:
                 self._shutdown_timeout,
             )
         while self._thread.is_alive():
-            if set(self._signals.take()) & set(STOP_SIGNALS):
+            if set(self._take_signals()) & set(STOP_SIGNALS):
                 break
+            if self._is_time_to_check():
+                self._show_status()
             now = self._clock.monotonic()
             if self._child is not None and self._progress() != progress:
                 progress = self._progress()
