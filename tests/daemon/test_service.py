@@ -1,5 +1,6 @@
 """A running bai-daemon, with the backend stdout: its pipe, its spool and its end."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -565,13 +566,30 @@ def test_a_signal_to_stop_ends_the_last_deliveries_at_once(make_service, clock, 
     assert spool.waiting() == 1
 
 
-def test_sigusr1_does_not_end_the_last_deliveries(make_service, clock, signals):
+def test_sigusr1_logs_the_status_of_the_last_deliveries_too(make_service, clock, signals, messages):
     service, spool = make_service(FakeBackend(fail(Unavailable("HTTP 503"))))
     spool.add([("a", 1)])
     signals.pending += [signal.SIGTERM]
     when(clock, {0: stop_with(signals, signal.SIGUSR1)})
     service.run([])
+    assert len(status_lines(messages)) == 1
     assert spool.waiting() == 0
+
+
+def test_long_last_deliveries_show_their_status(make_service, clock, signals, messages, tmp_path):
+    service, spool = make_service(slow_backend(clock), shutdown_timeout=5.0, status_interval=2.0)
+    spool.add([("a", number) for number in range(5000)])
+    seen = set()
+
+    def look():
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(json.loads((tmp_path / "spool.status").read_text())["delivered"])
+        service._thread.make_step()
+
+    clock.on_wait = look
+    service.run(["true"])
+    assert len(seen) > 5
+    assert len(status_lines(messages)) > 3
 
 
 def test_the_status_is_logged_on_sigusr1_although_there_is_no_news(
