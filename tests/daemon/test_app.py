@@ -374,6 +374,23 @@ def test_what_overlapping_runs_could_not_deliver_is_delivered_by_the_next(tmp_pa
 # What an earlier daemon has left
 
 
+def test_a_corrupt_spool_is_told_once(start_daemon, tmp_path):
+    path = tmp_path / "pipe.spool"
+    with Spool(str(path), 1 << 30) as spool:
+        spool.begin({}, "stdout")
+        for start in range(0, 20000, 1000):
+            spool.add([("a", number) for number in range(start, start + 1000)])
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        file.write(os.urandom(30000))
+    result = start_daemon(*STDOUT).stop()
+    message = r"the spool was corrupt: saved (\d+) metrics of it; the old file is now '(.*)'"
+    saved, old = re.search(message, result.err).groups()
+    assert os.path.exists(old)
+    assert len(result.out.splitlines()) == int(saved) > 2000
+    assert "was corrupt" not in start_daemon(*STDOUT).stop().err
+
+
 def test_metrics_for_another_server_are_told_and_delivered(start_daemon, tmp_path):
     other = "influxdb http://localhost:8086"
     with Spool(str(tmp_path / "pipe.spool"), 1 << 30) as spool:
@@ -454,6 +471,11 @@ def test_a_removed_folder_does_not_hinder_the_delivery(tmp_path, script):
     assert values_in(result.out) == expected
     assert f"delivered {len(expected)}, rejected 0, waiting 0" in result.err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_removed_pipe_gets_its_folder_back_though_the_spool_is_elsewhere(tmp_path):
+    result = run_script(REMOVE + AGAIN, "--spool", str(tmp_path / "spool"))
+    assert (result.code, values_in(result.out)) == (0, [("a", 1), ("b", 2)])
 
 
 @pytest.mark.parametrize("script", [REMOVE, REMOVE + AGAIN], ids=["at once", "later"])

@@ -541,6 +541,18 @@ def test_after_a_command_a_server_without_progress_is_given_up(
     assert failures[0].startswith("cannot deliver: HTTP 503: not now; 1 metric waiting; ")
 
 
+def test_after_a_command_a_server_that_stops_to_accept_is_given_up(
+    make_service, clock, signals, messages
+):
+    down = fail(Unavailable("HTTP 503: not now"))
+    backend = FakeBackend(lambda metrics: None, lambda metrics: None, rule=down)
+    service, spool = make_service(backend, shutdown_timeout=5.0)
+    spool.add([("a", number) for number in range(1000)])
+    assert service.run(["true"]) == 0
+    assert spool.waiting() == 800
+    assert messages()[-1].startswith("stopping now: nothing was delivered for 5 s: ")
+
+
 def test_what_a_server_rejects_is_progress_too(make_service, clock, signals, messages):
     def reject_all_but_one(metrics):
         clock.now += 0.2
@@ -669,6 +681,46 @@ def test_what_cannot_be_stored_at_the_end_is_told(make_service, clock, signals, 
     service.run([])
     assert not service.stored
     assert f"some data in the pipe {fifo!r} could not be stored" in messages()
+
+
+def test_the_end_waits_for_room_until_the_time_out(make_service, clock, signals, tmp_path):
+    backend = FakeBackend()
+    service, spool = make_service(backend, shutdown_timeout=5.0)
+    receive = spool.receive
+
+    def no_room():
+        spool.receive = fail(SpoolFull("the disk is full"))
+        write(tmp_path / "pipe", "a")
+
+    def room():
+        spool.receive = receive
+
+    when(clock, {2: no_room, 3: stop_with(signals), 6: room})
+    service.run([])
+    assert service.stored
+    assert backend.accepted == [[1]]
+
+
+def test_an_idle_service_waits_for_data_and_disturbs_nobody(make_service, clock, signals):
+    service, _ = make_service(FakeBackend())
+    waits, notified = [], []
+
+    def wait(seconds, *sources):
+        waits.append((seconds, sources))
+        VirtualClock.wait(clock, seconds)
+
+    notify = service._thread.notify
+    service._thread.notify = lambda: notified.append(clock.now) or notify()
+    clock.wait = wait
+    pipe = service._pipe
+    when(clock, {100: lambda: write(pipe.path, "a"), 200: stop_with(signals)})
+    service.run([])
+    idle = (1.0, (signals, pipe))
+    after_data = (0.02, (signals,))  # so that some more can come
+    at_the_end = (0.05, (signals,))
+    assert [entry for entry in waits if entry not in (idle, at_the_end)] == [after_data]
+    assert len(waits) < 210
+    assert len(notified) == 2  # after the data, and at the end
 
 
 def test_before_the_last_deliveries_the_pipe_is_empty_and_closed(

@@ -258,12 +258,15 @@ def test_the_status_of_what_is_no_spool_is_an_error(tmp_path):
 
 def test_sigusr1_logs_the_status(start_daemon):
     daemon = start_daemon("stdout", "--flush-interval", "0.01")
-    daemon.emit("a=1")
-    daemon.write(b"hello\n")
-    wait_until(lambda: len(daemon.pairs()) == 1 and "rejected 1 line" in daemon.logged())
+    # One line is rejected, and one metric, whose value is beyond the range of a double.
+    daemon.write(b'{"a": 1}\nhello\n{"b": 1' + b"0" * 400 + b"}\n")
+    wait_until(lambda: "rejected 1 metric" in daemon.logged())
+    wait_until(daemon.metrics)
     daemon.process.send_signal(signal.SIGUSR1)
-    daemon.wait_for_log("received 1, delivered 1, rejected 1, waiting 0, spool ")
-    assert daemon.stop().code == 0
+    daemon.wait_for_log("received 2, delivered 1, rejected 2, waiting 0, spool ")
+    result = daemon.stop()
+    assert result.code == 0
+    assert result.err.endswith("received 2, delivered 1, rejected 2, waiting 0\n")
 
 
 def test_the_status_is_logged_in_intervals(start_daemon):
