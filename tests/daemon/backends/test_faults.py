@@ -156,7 +156,7 @@ NOT_PROVEN = (
 )
 
 
-@pytest.mark.parametrize("status, note", [(400, NOT_PROVEN), (404, "HTTP 404"), (413, NOT_PROVEN)])
+@pytest.mark.parametrize("status, note", [(400, NOT_PROVEN), (404, "HTTP 404")])
 def test_nothing_is_rejected_by_a_wrong_server(start_server, start_daemon, status, note):
     server = start_server(InfluxDB)
     is_wrong = True
