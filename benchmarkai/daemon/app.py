@@ -133,7 +133,7 @@ def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> O
         except CommandError as error:
             log.error("cannot run %r: %s", settings.command[0], error)
             command_code = error.exit_code
-        return Outcome(
+        outcome = Outcome(
             received=intake.received,
             delivered=delivery.delivered,
             rejected=intake.rejected + delivery.rejected,
@@ -145,6 +145,9 @@ def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> O
             last_error=delivery.last_error,
             command_code=command_code,
         )
+        if spool.path != path and not spool.is_needed():
+            spool.delete()
+        return outcome
 
 
 def _open_pipe(path: str, mode: int, stack: contextlib.ExitStack) -> Pipe:

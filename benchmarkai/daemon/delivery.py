@@ -19,7 +19,7 @@ _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
 _MAX_PAUSE = 30.0  # seconds before later retries, at most, unless the server asks for more
 _LAST_PAUSE = 0.5  # seconds between retries, at most, while the daemon ends
 
-# How many series are tried, one metric of each, at a server that has not accepted any metric yet.
+# How many metrics are tried one by one at a server that has not accepted any metric yet.
 _PROBES = 8
 
 
@@ -204,7 +204,7 @@ class Delivery:
             self._parts.pop()
         else:
             self._is_probing = True
-            metrics = self._spool.sample(_PROBES)
+            metrics = list(reversed(self._spool.sample(_PROBES)))
             reasons = self._reasons_to_reject(metrics)
             probes = [[metric] for metric, reason in zip(metrics, reasons) if not reason]
             self._parts = [probe for probe in probes if probe != part]

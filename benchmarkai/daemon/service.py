@@ -1,8 +1,9 @@
 """The life of a daemon, from the first look into the pipe to the last delivery."""
 
+import contextlib
 import os
 import signal
-from typing import Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from benchmarkai import settings
 from benchmarkai.child import Child
@@ -12,7 +13,7 @@ from benchmarkai.daemon.intake import Flow, Intake
 from benchmarkai.daemon.log import count, log
 from benchmarkai.daemon.pipe import Pipe, PipeError
 from benchmarkai.daemon.signals import STOP_SIGNALS, Signals
-from benchmarkai.daemon.spool import Spool, make_folder
+from benchmarkai.daemon.spool import Spool, SpoolFull, make_folder
 from benchmarkai.daemon.status import Status, StatusFile
 
 # Seconds until the next look into the pipe. IDLE: new data ends that pause. TRICKLE: a batch costs
@@ -79,7 +80,9 @@ class Service:
                 self._thread.start()
                 flow = Flow.IDLE
                 while not self._is_over():
-                    self._check()
+                    if self._is_time_to_check():
+                        self._check_pipe()
+                        self._show_status()
                     if flow is not Flow.BUSY:
                         self._wait(flow)
                     flow = self._take(self._pipe)
@@ -89,7 +92,9 @@ class Service:
         return None if self._child is None else self._child.poll()
 
     def status(self) -> Status:
-        oldest = self._spool.oldest_time()
+        oldest = size = None
+        with contextlib.suppress(SpoolFull):  # its file is gone for now
+            oldest, size = self._spool.oldest_time(), self._spool.size()
         age = None if oldest is None else max(0.0, (self._clock.time() - oldest) / 1e9)
         return Status(
             received=self._intake.received,
@@ -97,15 +102,13 @@ class Service:
             rejected=self._intake.rejected + self._delivery.rejected,
             waiting=self._spool.waiting(),
             oldest_age=age,
-            spool_bytes=self._spool.size(),
+            spool_bytes=size,
             disk_free_bytes=self._spool.disk_free(),
             last_error=self._delivery.last_error,
         )
 
     def _is_over(self) -> bool:
-        signals = self._signals.take()
-        if signal.SIGUSR1 in signals:
-            log.info("%s", self.status())
+        signals = self._take_signals()
         if self._child is None:
             stops = [number for number in signals if number in STOP_SIGNALS]
             for number in stops:
@@ -118,6 +121,12 @@ class Service:
         self._signals.take()
         return True
 
+    def _take_signals(self) -> List[int]:
+        signals = self._signals.take()
+        if signal.SIGUSR1 in signals:
+            log.info("%s", self.status())
+        return signals
+
     def _wait(self, flow: Flow) -> None:
         sources = [self._signals, self._pipe] if flow is Flow.IDLE else [self._signals]
         self._clock.wait(_PAUSES[flow], *sources)
@@ -129,13 +138,16 @@ class Service:
             self._thread.notify()
         return flow
 
-    def _check(self) -> None:
-        """Look after the pipe and the status from time to time."""
+    def _is_time_to_check(self) -> bool:
         now = self._clock.monotonic()
         if now < self._next_check:
-            return
+            return False
         self._next_check = now + _CHECK_INTERVAL
-        self._check_pipe()
+        return True
+
+    def _show_status(self) -> None:
+        """Write the status to its file, and to the log if it is time to."""
+        now = self._clock.monotonic()
         status = self.status()
         self._status_file.update(status)
         news = (status.received, status.delivered, status.rejected, status.last_error)
@@ -192,8 +204,10 @@ class Service:
                 self._shutdown_timeout,
             )
         while self._thread.is_alive():
-            if not STOP_SIGNALS.isdisjoint(self._signals.take()):
+            if not STOP_SIGNALS.isdisjoint(self._take_signals()):
                 break
+            if self._is_time_to_check():
+                self._show_status()
             now = self._clock.monotonic()
             if self._child is not None and self._progress() != progress:
                 progress = self._progress()

@@ -193,18 +193,24 @@ class Spool:
         return self._select("WHERE sequence > ? ORDER BY sequence LIMIT ?", after, count)
 
     def sample(self, count: int) -> List[Metric]:
-        """Return the oldest metrics of a few series (name and labels), chosen at random."""
+        """Return up to `count` metrics that may differ in what a server thinks of them, in order.
+
+        They are the newest one, others at random, and the oldest of the series (name and labels)
+        of each: a server may keep only the last value of a series that it gets.
+        """
         with self._lock:
+            if not self._waiting:
+                return []
             first, last = self._one("SELECT min(sequence), max(sequence) FROM metrics")
             found: Dict[int, Metric] = {}
-            for _ in range(count if self._waiting else 0):
-                ((name, labels),) = self._all(
-                    "SELECT name, labels FROM metrics WHERE sequence >= ? LIMIT 1",
-                    random.randint(first, last),
+            for start in [last, *(random.randint(first, last) for _ in range(count // 2 - 1))]:
+                (chosen,) = self._select("WHERE sequence >= ? ORDER BY sequence LIMIT 1", start)
+                (oldest,) = self._select(
+                    "WHERE (name, labels) IS (SELECT name, labels FROM metrics WHERE sequence = ?) "
+                    "ORDER BY sequence LIMIT 1",
+                    chosen.sequence,
                 )
-                where = "WHERE name = ? AND labels IS ? ORDER BY sequence LIMIT 1"
-                for metric in self._select(where, name, labels):
-                    found[metric.sequence] = metric
+                found.update({metric.sequence: metric for metric in (chosen, oldest)})
             return [found[sequence] for sequence in sorted(found)]
 
     def _select(self, where: str, *parameters: Any) -> List[Metric]:
@@ -359,6 +365,10 @@ class Spool:
         """Return whether the metrics are in a file that the next daemon finds."""
         return self._is_open and os.path.exists(self.path)
 
+    def is_needed(self) -> bool:
+        """Return whether there is anything in its files."""
+        return bool(self._waiting or self.pending() or os.path.exists(self.rejects.path))
+
     def restore_files(self) -> bool:
         """Create the files again if somebody has removed them. Return whether it was so.
 
@@ -398,7 +408,7 @@ class Spool:
         self._load(database.connect(self.path))
 
     def delete(self) -> None:
-        """Remove the database, whose metrics are elsewhere, and the journal."""
+        """Remove the database, whose metrics are elsewhere if there are any, and the journal."""
         # A new database would take a journal without one for new data; SQLite does not use the
         # files of a database that is gone.
         self._journal.remove()

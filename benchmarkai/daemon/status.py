@@ -20,7 +20,7 @@ class Status:
     rejected: the number of lines and metrics that were rejected for good.
     waiting: the number of metrics in the spool.
     oldest_age: seconds that the first of them has waited, or None.
-    spool_bytes: the size of the spool.
+    spool_bytes: the size of the spool, or None if its file is gone.
     disk_free_bytes: what its disk has left, or None if its folder is gone.
     last_error: why the last attempt to deliver failed, if it did.
     """
@@ -30,7 +30,7 @@ class Status:
     rejected: int
     waiting: int
     oldest_age: Optional[float]
-    spool_bytes: int
+    spool_bytes: Optional[int]
     disk_free_bytes: Optional[int]
     last_error: Optional[str]
 
@@ -41,7 +41,8 @@ class Status:
         ]
         if self.oldest_age is not None:
             parts.append(f"the oldest for {self.oldest_age:.0f} s")
-        parts.append(f"spool {self.spool_bytes} bytes")
+        if self.spool_bytes is not None:
+            parts.append(f"spool {self.spool_bytes} bytes")
         if self.disk_free_bytes is not None:
             parts.append(f"disk {self.disk_free_bytes} bytes free")
         if self.last_error is not None:
@@ -65,13 +66,15 @@ class StatusFile:
 
     def update(self, status: Status) -> None:
         """Write the status if it is a new one, and show that the daemon is alive."""
-        # Nothing depends on the file but other people's curiosity.
-        with contextlib.suppress(OSError):
+        try:
             if status != self._written:
                 self._write(status)
-                self._written = status
             else:
                 os.utime(self.path)
+            self._written = status
+        except OSError:
+            # Nothing depends on the file but other people's curiosity.
+            self._written = None
 
     def _write(self, status: Status) -> None:
         new = self.path + ".new"

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from benchmarkai.daemon.log import count
+from benchmarkai.daemon.log import RejectionLog, count
+from tests.daemon.fakes import VirtualClock
 from tests.helpers import run_python
 
 LOG = """
@@ -125,6 +126,11 @@ def test_the_logs_and_warnings_of_clients_are_not_shown():
     assert log(code, "debug") == ""
 
 
+def test_a_client_that_logs_to_stderr_does_not_repeat_our_messages():
+    code = "import logging; logging.getLogger().addHandler(logging.StreamHandler()); log.info('x')"
+    assert log(code).count("x") == 1
+
+
 @pytest.mark.parametrize("number, text", [(0, "0 lines"), (1, "1 line"), (2, "2 lines")])
 def test_a_count_has_the_singular_or_the_plural(number, text):
     assert count(number, "line") == text
@@ -137,3 +143,53 @@ def test_a_secret_of_backslashes_takes_no_time():
         r"log.info('%s', '\\' * 1000 + 'y' + ('\\' * 100 + 'x') * 8)"
     )
     assert text.endswith("\\x\n")
+
+
+# What is rejected
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()
+
+
+def test_what_is_rejected_is_logged_at_most_once_a_second(clock, messages):
+    rejections = RejectionLog("line", "/spool.refused", clock)
+    for number in range(9):
+        rejections.add(2, f"line {number}", "it is bad")
+        clock.now += 0.25
+    rejections.flush()
+    assert messages() == [
+        "rejected 2 lines, the first is line 0: it is bad: see /spool.refused",
+        "rejected 8 lines, the first is line 1: it is bad: see /spool.refused",
+        "rejected 8 lines, the first is line 5: it is bad: see /spool.refused",
+    ]
+
+
+def test_what_was_rejected_within_a_second_is_logged_later(clock, messages):
+    rejections = RejectionLog("metric", "/spool.refused", clock)
+    rejections.add(1, "'a'", "it is bad")
+    rejections.add(1, "'b'", "it is negative")
+    rejections.flush()
+    assert len(messages()) == 1
+    clock.now += 1
+    rejections.flush()
+    rejections.flush()
+    assert messages() == [
+        "rejected 1 metric, the first is 'a': it is bad: see /spool.refused",
+        "rejected 1 metric, the first is 'b': it is negative: see /spool.refused",
+    ]
+
+
+def test_what_was_rejected_can_be_logged_at_once(clock, messages):
+    rejections = RejectionLog("metric", "/spool.refused", clock)
+    for name in "abc":
+        rejections.add(1, name, "it is bad")
+    rejections.flush(now=True)
+    rejections.flush(now=True)
+    assert [message[:26] for message in messages()] == [
+        "rejected 1 metric, the fir",
+        "rejected 2 metrics, the fi",
+    ]
+    rejections.add(1, "d", "it is bad")  # which counts the second from the last line
+    assert len(messages()) == 2

@@ -1,7 +1,8 @@
-"""What became of the metrics, and the exit code."""
+"""What became of the metrics: the exit code, and the last lines of the log."""
 
 import pytest
 
+from benchmarkai.daemon import cli
 from benchmarkai.daemon.outcome import Outcome
 
 DELIVERED = {"received": 3, "delivered": 3, "rejected": 0, "waiting": 0}
@@ -38,3 +39,43 @@ def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
     complete = is_complete if command_code is None else is_complete_with_command
     assert outcome.is_complete is complete
     assert outcome.exit_code == (exit_code or (0 if complete else 1))
+
+
+def reported(messages, **counts):
+    """Return the log of an outcome, each line with its level."""
+    command = cli.bai_daemon.get_command(None, "stdout")
+    context = command.make_context("stdout", ["--", "true"])
+    cli._report(context, Outcome(spool="/the spool", **counts))
+    return messages()
+
+
+NUMBERS = "received 3, delivered {delivered}, rejected {rejected}, waiting {waiting}"
+SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 -- true"
+
+
+@pytest.mark.parametrize(
+    "counts, lines",
+    [
+        (DELIVERED, []),
+        (REJECTED, []),
+        (RETRIED, []),
+        (WAITING, ["2 metrics kept in /the spool: " + SEND]),
+        (dict(WAITING, waiting=1), ["1 metric kept in /the spool: " + SEND]),
+        (
+            dict(WAITING, last_error="HTTP 503"),
+            ["cannot deliver: HTTP 503", "2 metrics kept in /the spool: " + SEND],
+        ),
+        (
+            dict(WAITING, failure="cannot write to stdout", last_error="HTTP 503"),
+            ["delivery stopped: cannot write to stdout", "2 metrics kept in /the spool: " + SEND],
+        ),
+        (FAILED, ["delivery stopped: cannot write to stdout"]),
+        (
+            dict(WAITING, kept=False),
+            ["2 metrics lost: the spool /the spool was removed, and could not be created again"],
+        ),
+        (dict(DELIVERED, kept=False), []),
+    ],
+)
+def test_the_last_lines_of_the_log_tell_what_became_of_the_metrics(messages, counts, lines):
+    assert reported(messages, **counts) == [*lines, NUMBERS.format(**counts)]
