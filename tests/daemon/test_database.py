@@ -171,6 +171,12 @@ def test_a_path_that_is_too_long_for_sqlite_is_an_error_that_says_so(tmp_path, s
     )
 
 
+def test_a_commit_does_not_wait_for_the_disk(path):
+    with spool_at(path) as spool:
+        assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert spool._database.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL
+
+
 # The number of metrics in a spool
 
 

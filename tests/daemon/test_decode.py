@@ -16,6 +16,8 @@ from benchmarkai.daemon.decode import decode
         (b'{"a": %d}\n' % 10**400, [("a", 10**400)]),
         # Without a newline in between, as printf leaves it.
         (b'{"a": 1}{"b": 2}\n', [("a", 1), ("b", 2)]),
+        # White space, though not for JSON.
+        (b'\x0b{"a": 1}\n', [("a", 1)]),
         (b"\n\n", []),
         (b"", []),
     ],
@@ -43,7 +45,7 @@ def test_good_lines_are_accepted(data, pairs):
         (b'{"a": {"b": 1}}', "is a nested object"),
         (b'{"a": 1, "a": 2}', "is given twice"),
         (b'{"\\ud800": 1}', "half a character"),
-        (b'{"\xff": 1}', "is not UTF-8"),
+        (b'{"\xff": 1}', "byte 3 is not UTF-8"),
         (b'{"a": 1', "is not one JSON object"),
         (b'{"a": ' + b"9" * 5000 + b"}", "more than 4300 digits"),
         (b'{"a":' * 100000, "is nested too deep"),
@@ -73,3 +75,9 @@ def test_a_value_before_a_record_is_rejected_alone(value):
     accepted, rejected = decode(value + b',{"a": 1}\n')
     assert accepted == [("a", 1)]
     assert [each.line for each in rejected] == [value + b","]
+
+
+def test_a_fragment_may_have_one_byte():
+    accepted, rejected = decode(b'x{"a": 1}\n')
+    assert accepted == [("a", 1)]
+    assert [each.line for each in rejected] == [b"x"]

@@ -80,6 +80,20 @@ def test_anything_but_a_file_of_this_user_is_untrusted_and_left(path, make):
     assert not os.path.exists(path + ".target") or make is make_link
 
 
+def test_a_file_that_the_kernel_does_not_let_us_open_is_untrusted(path, monkeypatch):
+    def fail(*arguments):
+        raise PermissionError(13, "fs.protected_regular")
+
+    make_dangling_link(path)
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "open", fail)
+        with pytest.raises(Untrusted), lock_file(path):
+            pass
+        os.unlink(path)
+        with pytest.raises(PermissionError), lock_file(path):
+            pass
+
+
 def test_a_folder_that_is_not_there_is_an_os_error(path):
     with pytest.raises(FileNotFoundError), lock_file(path + "/in/no/folder"):
         pass

@@ -103,6 +103,35 @@ def test_metrics_survive_a_restart_unchanged_and_in_order(open_spool):
     assert spool.waiting() == 7
 
 
+def test_integers_of_any_size_survive(open_spool):
+    values = [sign * (2**63 + more) for sign in (1, -1) for more in (-2, -1, 0, 1)]
+    spool = open_spool()
+    spool.add([("a", value) for value in values])
+    assert [metric.value for metric in spool.oldest(10)] == values
+
+
+def test_a_journal_that_cannot_be_used_is_an_error_and_releases_the_spool(path):
+    os.makedirs(path + ".in.broken/full")
+    with open(path + ".in", "w") as file:
+        file.write("of somebody else")
+    with pytest.raises(database.SpoolError) as caught:
+        Spool(path, 1 << 30)
+    assert str(caught.value) == f"cannot use the spool {path!r}: {path}.in: Is a directory"
+    os.unlink(path + ".in")
+    Spool(path, 1 << 30).close()
+    del caught
+
+
+def test_a_folder_is_created_again_for_its_owner_alone(tmp_path):
+    old_umask = os.umask(0)
+    try:
+        for _ in range(2):
+            spool_module.make_folder(str(tmp_path / "folder" / "spool"))
+    finally:
+        os.umask(old_umask)
+    assert mode_of(tmp_path / "folder") == 0o700
+
+
 def test_a_metric_keeps_its_id(open_spool):
     spool = open_spool()
     spool.add(PAIRS)
