@@ -15,7 +15,7 @@ _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032  # fcntl(2), Linux
 _SPLICE_F_NONBLOCK = 2  # splice(2), tee(2)
 
 # Whoever waits for room may write between two of these, before the last one.
-_MAX_LAST_MOVES = 100
+_MAX_LAST_MOVES = 10
 
 _CAPACITY = 1 << 20  # bytes; the most that users may ask for (/proc/sys/fs/pipe-max-size)
 _DEFAULT_CAPACITY = 1 << 16  # bytes; pipe(7)
@@ -122,8 +122,10 @@ class Pipe:
 
         Raises OSError if the file cannot be written. The data is not lost then.
         """
-        if self._is_ending and self._remaining is None and not self._fill():
-            return 0
+        if self._is_ending and self._remaining is None:
+            self._fill()
+            if not self._has_data():
+                return 0
         size = self._capacity if self._remaining is None else self._remaining
         moved = self._move(file, offset, size) if size else 0
         if self._remaining is not None:
@@ -147,14 +149,19 @@ class Pipe:
             self._remove()
         else:
             self._is_ending = True
+            self._fill()
         return True
 
-    def _fill(self) -> bool:
-        """Fill the pipe with newlines. Return whether there is anything else in it."""
+    def _fill(self) -> None:
         for filler in (b"\n" * select.PIPE_BUF, b"\n"):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     os.write(self._descriptor, filler)
+
+    def _has_data(self) -> bool:
+        """Return whether there is anything but newlines in the pipe."""
+        if self._unwritten:
+            return True
         size = _call(
             self._tee,
             self._descriptor,

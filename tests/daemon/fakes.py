@@ -2,6 +2,7 @@
 
 import math
 
+from benchmarkai.child import Child
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.clock import Clock
 
@@ -78,9 +79,17 @@ class FakeSignals:
 
     def __init__(self):
         self.pending = []
+        self.child = None
+
+    def start(self, command, env):
+        self.child = Child(command, env)
+        return self.child
 
     def take(self):
         taken, self.pending = self.pending, []
+        if self.child is not None:
+            for number in taken:
+                self.child.send(number)
         return taken
 
     def fileno(self):

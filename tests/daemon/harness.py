@@ -111,6 +111,14 @@ class Daemon:
             return file.read()
 
 
+def rejected_entries(spool):
+    """Return the entries in the file of what was rejected."""
+    if not os.path.exists(spool.rejects.path):
+        return []
+    with open(spool.rejects.path) as file:
+        return [json.loads(line) for line in file]
+
+
 def run_daemon(*arguments, **options):
     """Run bai-daemon to its end, and return its Result."""
     return run([BAI_DAEMON, *arguments], **options)

@@ -13,6 +13,7 @@ from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
 from benchmarkai.daemon.delivery import Delivery, DeliveryThread
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from tests.daemon.fakes import NEVER, FakeBackend, VirtualClock, fail, run_steps
+from tests.daemon.harness import rejected_entries
 from tests.helpers import bounded, wait_until
 
 
@@ -64,7 +65,7 @@ def add(spool, *values, name="a"):
 
 
 def rejected_values(spool):
-    return [entry["value"] for entry in spool.rejects.read()]
+    return [entry["value"] for entry in rejected_entries(spool)]
 
 
 # Batches
@@ -325,7 +326,7 @@ def test_a_rejected_batch_is_split_until_each_bad_metric_is_found(spool, deliver
     delivery = deliver(backend)
     assert sorted(sum(backend.accepted, [])) == [1, 2, 4, 5, 7, 8]
     assert (delivery.delivered, delivery.rejected, spool.waiting()) == (6, 2, 0)
-    assert [(entry["value"], entry["reason"]) for entry in spool.rejects.read()] == [
+    assert [(entry["value"], entry["reason"]) for entry in rejected_entries(spool)] == [
         (3, "HTTP 400: a multiple of three"),
         (6, "HTTP 400: a multiple of three"),
     ]
@@ -339,7 +340,7 @@ def test_a_rejected_metric_is_kept_with_all_that_is_known_of_it(spool, deliver):
     bad = spool.oldest(1)[0]
     deliver(backend)
     assert backend.accepted == [[2]]
-    assert spool.rejects.read() == [
+    assert rejected_entries(spool) == [
         {
             "id": bad.id,
             "time": bad.time,
@@ -474,7 +475,7 @@ def test_an_integer_beyond_the_range_of_a_double_is_rejected(spool, deliver):
     assert backend.accepted == [[1, 2]]
     assert (delivery.delivered, delivery.rejected) == (2, 2)
     reason = "the integer is larger than a double can be (1.8e308)"
-    assert [(entry["value"], entry["reason"]) for entry in spool.rejects.read()] == [
+    assert [(entry["value"], entry["reason"]) for entry in rejected_entries(spool)] == [
         (10**400, reason),
         (-(10**400), reason),
     ]
@@ -487,8 +488,8 @@ def test_text_that_cannot_be_encoded_is_rejected(spool, deliver, labels):
     backend = FakeBackend()
     deliver(backend)
     assert backend.calls == []
-    (entry,) = spool.rejects.read()
-    assert entry["reason"] == "its name or a label has half a character (a lone surrogate)"
+    (entry,) = rejected_entries(spool)
+    assert entry["reason"] == "a label has half a character (a lone surrogate)"
 
 
 class PickyBackend(FakeBackend):
@@ -509,7 +510,7 @@ def test_what_the_backend_cannot_hold_is_rejected_without_a_request(spool, deliv
     delivery = deliver(backend, batch_size=4)
     assert backend.calls == [[3], [5, 6, 7, 8], [9]]
     assert (delivery.delivered, delivery.rejected, spool.waiting()) == (6, 3, 0)
-    assert [(entry["value"], entry["reason"]) for entry in spool.rejects.read()] == [
+    assert [(entry["value"], entry["reason"]) for entry in rejected_entries(spool)] == [
         (1, "the label a-b is bad"),
         (2, "the label a-b is bad"),
         (-4, "it is negative"),

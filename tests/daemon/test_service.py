@@ -24,7 +24,7 @@ from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.service import Service
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from tests.daemon.fakes import FakeBackend, FakeSignals, FakeThread, VirtualClock, fail
-from tests.daemon.harness import PATH, PIPES, open_descriptors, run_daemon
+from tests.daemon.harness import PATH, PIPES, open_descriptors, rejected_entries, run_daemon
 from tests.helpers import BAI_EMIT, bounded, finish, run, start, wait_until
 
 STDOUT = ["stdout", "--flush-interval", "0.01"]
@@ -562,7 +562,7 @@ def test_what_a_server_rejects_is_progress_too(make_service, clock, signals, mes
     spool.add([("a", number) for number in range(3000)])
     service.run(["true"])
     assert spool.waiting() == 0
-    assert len(spool.rejects.read()) == 2999
+    assert len(rejected_entries(spool)) == 2999
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -630,7 +630,6 @@ def test_sigusr1_logs_the_status_and_reaches_the_command(
     script = "trap 'exit 7' USR1; touch \"$0\"; while :; do sleep 0.01; done"
     assert service.run(["sh", "-c", script, str(ready)]) == 7
     assert len(status_lines(messages)) == 1
-    assert messages()[-1] == "passed SIGUSR1 on to the command"
 
 
 def test_a_pipe_that_cannot_be_created_again_is_told_once_and_tried_again(

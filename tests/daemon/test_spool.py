@@ -175,26 +175,30 @@ def test_only_the_metrics_after_a_number_are_returned_if_asked(open_spool):
     assert spool.oldest(100, after=metrics[-1].sequence) == []
 
 
-def test_a_sample_is_the_oldest_metrics_of_a_few_series(open_spool):
+def series_of(metric):
+    return metric.name, metric.labels
+
+
+def test_a_sample_is_the_newest_metric_some_others_and_the_oldest_of_their_series(open_spool):
     spool = open_spool({"run": "1"})
-    assert spool.sample(3) == []
+    assert spool.sample(4) == []
     spool.add([("a", 1), ("b", 2), ("a", 3)])
     spool.begin({"run": "2"}, "stdout")
     spool.add([("a", 4), ("b", 5), ("a", 6)])
-    oldest = spool.oldest(100)
-    first = [oldest[0], oldest[1], oldest[3], oldest[4]]
+    metrics = spool.oldest(100)
     seen = []
     for _ in range(200):
-        sample = spool.sample(3)
-        assert 1 <= len(sample) <= 3
+        sample = spool.sample(4)
+        assert len(sample) <= 4
         assert [metric.sequence for metric in sample] == sorted({each.sequence for each in sample})
-        assert all(metric in first for metric in sample)
+        assert metrics[3] in sample and metrics[5] in sample
+        for metric in sample:
+            series = [each for each in metrics if series_of(each) == series_of(metric)]
+            assert series[0] in sample
         seen += sample
-    assert set(map(id_of, seen)) == set(map(id_of, first))
-    spool.remove(oldest[:-1])
-    assert spool.sample(3) == oldest[-1:]
-    spool.remove(oldest)
-    assert spool.sample(3) == []
+    assert {metric.sequence for metric in seen} == {1, 2, 3, 4, 5, 6}
+    spool.remove(metrics[:-1])
+    assert spool.sample(4) == metrics[-1:]
 
 
 def test_the_oldest_time_is_that_of_the_first_metric(open_spool):
