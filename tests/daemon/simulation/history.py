@@ -3,7 +3,6 @@
 import contextlib
 import glob
 import json
-import logging
 import os
 import random
 import re
@@ -339,7 +338,3 @@ def read_rejected(spool_path):
                 if "value" in entry:
                     entries[entry["value"]] = entry
     return entries
-
-
-logging.getLogger("bai-daemon").addHandler(logging.NullHandler())
-logging.getLogger("bai-daemon").propagate = False

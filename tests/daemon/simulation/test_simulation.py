@@ -1,5 +1,6 @@
 """Histories from seeds: whatever happens to a daemon, it keeps its promises."""
 
+import logging
 import multiprocessing
 import os
 
@@ -9,6 +10,11 @@ from tests.daemon.simulation.check import check_seed
 from tests.helpers import FULL
 
 BLOCK = 30
+
+
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("bai-daemon"), "disabled", True)
 
 
 def failure_of(seed):
