@@ -247,7 +247,12 @@ class History:
         parts.append(spool)
         with spool:
             intake = Intake(spool, world)
-            spool.take_back_rejected(also_new=self.rng.random() < 0.2)
+            also_new = self.rng.random() < 0.2
+            if also_new and any(life.killed or life.disk_was_full for life in self.lives):
+                # A daemon that ends between the file and the spool leaves a metric in both.
+                entries = read_rejected(self.spool_path).values()
+                self.server.uncertain.update(entry["id"] for entry in entries)
+            spool.take_back_rejected(also_new)
             intake.recover()
             spool.begin({"life": str(life.number)}, "the server")
             absorb_siblings(spool, self.spool_path, world)
