@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional
 
 from benchmarkai.daemon import database
+from benchmarkai.daemon.files import replace_file
 
 _MAX_AGE = 10.0  # seconds since a living daemon has touched the file, at most
 
@@ -77,11 +78,8 @@ class StatusFile:
             self._written = None
 
     def _write(self, status: Status) -> None:
-        new = self.path + ".new"
-        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(new, flags, 0o600), "w") as file:
-            json.dump({"pid": os.getpid(), **asdict(status)}, file)
-        os.rename(new, self.path)
+        data = json.dumps({"pid": os.getpid(), **asdict(status)})
+        replace_file(self.path, data.encode("ascii")).close()
 
 
 def read_status(spool: str) -> Dict[str, Any]:
