@@ -286,6 +286,17 @@ def test_a_missing_extra_is_an_error_that_says_how_to_install_it(tmp_path):
     )
 
 
+def test_an_old_click_is_an_error_that_says_how_to_upgrade_it():
+    code = (
+        "import click\n"
+        "del click.Context.get_parameter_source\n"  # as if it were click 7
+        "from benchmarkai.daemon import cli\n"
+        "cli.main()"
+    )
+    message = "bai-daemon: click 8 or newer is required: pip install --upgrade click\n"
+    assert run_python(code, "--version") == (1, "", message)
+
+
 def test_the_library_and_the_command_load_nothing_of_the_daemon():
     code = (
         "import sys; from benchmarkai import emit; emit({'a': 1})\n"

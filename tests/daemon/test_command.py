@@ -191,6 +191,30 @@ def test_the_daemon_runs_on_if_the_command_does_not_want_to_be_suspended(shell):
     end(shell, both[0])
 
 
+# Gets the signals of its arguments once its command has ended.
+AFTER_COMMAND = """
+import os, sys
+from benchmarkai.daemon.signals import Signals
+with Signals(True) as signals:
+    child = signals.start(["true"], os.environ)
+    child.wait()
+    for number in sys.argv[1:]:
+        os.kill(os.getpid(), int(number))
+    signals.take()
+print("goes", "on")
+"""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTSTP], [signal.SIGTSTP, signal.SIGWINCH]])
+def test_after_its_command_sigtstp_suspends_the_daemon_alone(shell, numbers):
+    words = [sys.executable, "-c", AFTER_COMMAND, *[str(int(number)) for number in numbers]]
+    shell.type(shlex.join(words) + "\n")
+    match = shell.wait_for("Stopped|goes on")
+    assert match.group() == "Stopped"
+    shell.type("fg\n")
+    shell.wait_for("goes on\r\n")
+
+
 def test_sigtstp_is_without_effect_where_no_shell_could_continue_the_daemon():
     process = start([BAI_DAEMON, "stdout", "--", *REPORTER], **PIPES)
     bounded(process.stdout.readline)

@@ -240,6 +240,13 @@ def test_one_without_pending_data_starts_at_the_position_of_the_database(
         assert read(path) == header(position)
 
 
+def test_an_empty_file_is_no_loss(path, open_journal, messages):
+    put(path, b"")
+    open_journal(50)
+    assert os.listdir(os.path.dirname(path)) == ["journal"]
+    assert messages() == []
+
+
 def test_a_link_is_not_followed(path):
     put(path + ".target", b"private")
     os.symlink(path + ".target", path)

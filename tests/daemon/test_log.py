@@ -72,7 +72,7 @@ SECRET = "ä€😀\\'\".*"
 
 PROTECT = """
 from benchmarkai.daemon.redaction import protect
-for secret in ("pä  €", "qwertz", SECRET, "qwertz==", "abc"):
+for secret in ("pä  €", "qwertz", SECRET, "qwertz==", "abcd", "xyz"):
     protect(secret)
 """.replace("SECRET", repr(SECRET))
 
@@ -90,7 +90,8 @@ for secret in ("pä  €", "qwertz", SECRET, "qwertz==", "abc"):
         (json.dumps(SECRET), '"***"'),
         (json.dumps(SECRET, ensure_ascii=False), '"***"'),
         (json.dumps(repr(SECRET)), "\"'***'\""),
-        ("abc", "abc"),  # too short
+        ("abcd", "***"),
+        ("xyz", "xyz"),  # too short
         ("q wertz", "q wertz"),
     ],
 )

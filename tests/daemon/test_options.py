@@ -1,23 +1,34 @@
-"""What the options accept: secrets, users and URLs. No error shows a secret."""
+"""What the options accept, and what becomes of it. No error shows a secret."""
 
 import os
 
 import click
 import pytest
 
-from benchmarkai.daemon.options import secret_option, url_option, user_option
+from benchmarkai.daemon.options import (
+    COMMON,
+    secret_files,
+    secret_option,
+    url_option,
+    user_option,
+)
 
 OPTIONS = [
     url_option("http://localhost:1", "The server."),
     user_option(),
     secret_option("--password", "the password"),
     secret_option("--token", "the token", is_ascii=True),
+    *COMMON,
 ]
 
 
-def parse(*arguments):
+def make_context(*arguments):
     command = click.Command("test", params=OPTIONS)
-    return command.make_context("test", [str(argument) for argument in arguments]).params
+    return command.make_context("test", [str(argument) for argument in arguments])
+
+
+def parse(*arguments):
+    return make_context(*arguments).params
 
 
 def error_of(*arguments):
@@ -120,6 +131,22 @@ def test_a_file_that_cannot_be_read_is_named(path, message, monkeypatch):
     assert message in error_of("--password-file", path)
 
 
+def test_the_absolute_path_of_the_file_with_a_secret_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("qwertz")
+    context = make_context("--token-file", "file")
+    assert secret_files(context) == {"token": str(tmp_path / "file")}
+
+
+def test_a_secret_may_come_from_stdin(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("qwertz\n")
+    with open(tmp_path / "file") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        context = make_context("--token-file", "-")
+    assert context.params["token"] == "qwertz"
+    assert secret_files(context) == {"token": "-"}
+
+
 @pytest.mark.parametrize("user", ["me", "größe", "me@example.com", "a b"])
 def test_a_user_may_be_any_text_that_basic_authentication_can_express(user, monkeypatch):
     assert parse("--user", user)["user"] == user
@@ -190,3 +217,97 @@ def test_a_url_without_a_place_for_a_path_is_rejected_without_showing_secrets(
         assert message in error
         assert "cret" not in error
         monkeypatch.setenv("BAI_DAEMON_URL", url)
+
+
+def test_all_labels_are_kept():
+    labels = parse("--label", "run=42", "--label", "flags=a=b", "--label", "größe= ")["label"]
+    assert labels == {"run": "42", "flags": "a=b", "größe": " "}
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (["run"], "'run' is not NAME=VALUE, such as run=42"),
+        (["run="], "'run=' is not NAME=VALUE, such as run=42"),
+        (["=42"], "'=42' is not NAME=VALUE, such as run=42"),
+        (["a=\udcff"], r"'a=\udcff' is not UTF-8"),
+        (["a=1", "b=1", "a=1"], "'a' is given twice"),
+    ],
+)
+def test_a_label_without_one_name_and_one_value_is_rejected(labels, message):
+    assert message in error_of(*[word for label in labels for word in ("--label", label)])
+
+
+SIZES = ["--spool-limit", "--refused-limit"]
+
+
+@pytest.mark.parametrize("option", SIZES)
+@pytest.mark.parametrize(
+    "text, size",
+    [
+        ("1", 1),
+        ("1000", 1000),
+        ("1K", 1024),
+        ("3k", 3 * 1024),
+        ("500M", 500 * 1024**2),
+        ("2G", 2 * 1024**3),
+    ],
+)
+def test_a_size_is_in_bytes_or_has_a_unit(option, text, size):
+    assert parse(option, text)[option[2:].replace("-", "_")] == size
+
+
+@pytest.mark.parametrize("option", SIZES)
+@pytest.mark.parametrize("text", ["", "0", "0K", "-1", "K", "1T", "1.5M", "1KK"])
+def test_what_is_no_size_is_rejected(option, text):
+    error = error_of(option, text)
+    assert f"{text!r} is not a size: write bytes, such as 500M or 2G" in error
+
+
+@pytest.mark.parametrize("text, mode", [("0622", 0o622), ("200", 0o200), ("777", 0o777)])
+def test_a_mode_is_octal(text, mode):
+    assert parse("--fifo-mode", text)["fifo_mode"] == mode
+
+
+@pytest.mark.parametrize("text", ["", "0", "177", "1000", "688", "-622", "u=rw"])
+def test_a_mode_that_no_pipe_can_have_or_that_its_owner_cannot_write_to_is_rejected(text):
+    error = error_of("--fifo-mode", text)
+    assert f"{text!r} is not a file mode: write it in octal, such as 0622" in error
+
+
+@pytest.mark.parametrize(
+    "option, least, below",
+    [
+        ("--batch-size", 1, 0),
+        ("--flush-interval", 0.001, 0.0009),
+        ("--shutdown-timeout", 0, -0.1),
+        ("--status-interval", 0, -0.1),
+    ],
+)
+def test_a_number_may_be_as_small_as_makes_sense(option, least, below):
+    assert parse(option, least)[option[2:].replace("-", "_")] == least
+    assert f"{below} is not in the range" in error_of(option, below)
+
+
+def test_metrics_may_wait_for_a_batch_to_fill_for_up_to_an_hour():
+    assert parse("--flush-interval", 3600)["flush_interval"] == 3600
+    assert "3600.1 is not in the range" in error_of("--flush-interval", 3600.1)
+
+
+def test_each_option_has_a_default():
+    found = {key: value for key, value in parse().items() if value is not None}
+    assert found == {
+        "url": "http://localhost:1",
+        "command": (),
+        "fifo": "/tmp/benchmark-ai-fifo",
+        "fifo_mode": 0o622,
+        "label": {},
+        "spool_limit": 1024**3,
+        "refused_limit": 64 * 1024**2,
+        "retry_refused": False,
+        "batch_size": 1000,
+        "flush_interval": 1,
+        "shutdown_timeout": 8,
+        "status_interval": 60,
+        "log_level": "info",
+    }

@@ -1,8 +1,10 @@
-"""What became of the metrics: the exit code, and the last lines of the log."""
+"""What became of the metrics: the exit code, the last lines of the log, and what they say."""
+
+import shlex
 
 import pytest
 
-from benchmarkai.daemon import cli
+from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.outcome import Outcome
 
 DELIVERED = {"received": 3, "delivered": 3, "rejected": 0, "waiting": 0}
@@ -41,10 +43,15 @@ def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
     assert outcome.exit_code == (exit_code or (0 if complete else 1))
 
 
+def make_context(*arguments):
+    """Return the context of the command with these arguments: the backend, and its options."""
+    command = cli.bai_daemon.get_command(None, arguments[0])
+    return command.make_context(arguments[0], [*arguments[1:], "--", "true"])
+
+
 def reported(messages, **counts):
-    """Return the log of an outcome, each line with its level."""
-    command = cli.bai_daemon.get_command(None, "stdout")
-    context = command.make_context("stdout", ["--", "true"])
+    """Return the log of an outcome."""
+    context = make_context("stdout")
     cli._report(context, Outcome(spool="/the spool", **counts))
     return messages()
 
@@ -79,3 +86,55 @@ SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 
 )
 def test_the_last_lines_of_the_log_tell_what_became_of_the_metrics(messages, counts, lines):
     assert reported(messages, **counts) == [*lines, NUMBERS.format(**counts)]
+
+
+def test_what_is_left_is_sent_with_the_same_options_of_the_backend(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my token").write_text("qwertz")
+    monkeypatch.setenv("BAI_DAEMON_DATABASE", "of the variable")
+    options = ["--url", "http://h:1/", "--token-file", "my token", "--label", "run=42"]
+    words = shlex.split(cli._resend_command(make_context("influxdb", *options), "/spool"))
+    assert words == [
+        *("bai-daemon", "influxdb", "--url", "http://h:1", "--database", "of the variable"),
+        *("--token-file", str(tmp_path / "my token")),
+        *("--spool", "/spool", "--shutdown-timeout", "60", "--", "true"),
+    ]
+
+
+def test_a_secret_in_a_variable_is_not_in_the_command_that_sends_what_is_left(monkeypatch):
+    monkeypatch.setenv("BAI_DAEMON_TOKEN", "qwertz")
+    assert "qwertz" not in cli._resend_command(make_context("influxdb", "--database", "d"), "/s")
+
+
+@pytest.mark.parametrize(
+    "arguments, target",
+    [
+        (["stdout"], "stdout"),
+        (["influxdb", "--database", "d"], "influxdb http://localhost:8086 database=d"),
+        (
+            ["prometheus", "--job", "j", "--gateway", "http://h:1", "--user", "me"],
+            "prometheus http://h:1 job=j",
+        ),
+        (["cloudwatch"], "cloudwatch namespace=BenchmarkAI"),
+        (["cloudwatch", "--region", "r"], "cloudwatch namespace=BenchmarkAI region=r"),
+    ],
+)
+def test_the_target_is_the_place_that_the_options_name(arguments, target):
+    options = make_context(*arguments).params
+    assert cli._target(arguments[0], backends.load(arguments[0]), options) == target
+
+
+@pytest.mark.parametrize(
+    "secret, arguments",
+    [
+        ("TOKEN", ["influxdb", "--database", "d"]),
+        ("PASSWORD", ["elasticsearch", "--user", "me"]),
+        ("API_KEY", ["elasticsearch"]),
+    ],
+)
+def test_the_target_has_no_secret(monkeypatch, secret, arguments):
+    monkeypatch.setenv("BAI_DAEMON_" + secret, "qwertz")
+    options = make_context(*arguments).params
+    assert options[secret.lower()] == "qwertz"
+    target = cli._target(arguments[0], backends.load(arguments[0]), options)
+    assert "qwertz" not in target

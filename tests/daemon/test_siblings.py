@@ -13,6 +13,7 @@ from benchmarkai.daemon.rejects import line_entry, metric_entry
 from benchmarkai.daemon.siblings import absorb_siblings, open_spool
 from benchmarkai.daemon.spool import Spool
 from tests.daemon.crash import deaths
+from tests.helpers import run_python
 
 LIMIT = 1 << 30
 
@@ -129,6 +130,15 @@ def test_spools_in_use_and_files_that_are_no_spools_are_left(path, messages):
         assert error.startswith(f"cannot take the metrics from {path + '.run3'!r}: ")
     with open(path + ".run3") as file:
         assert file.read() == "something else"
+
+
+def test_a_run_keeps_the_lock_of_its_own_spool(path):
+    # If it opened that again, to look into it, the system would drop the lock.
+    with open_shared(path), open_shared(path) as second:
+        absorb_siblings(second, path, Clock())
+        code = "import sys; from benchmarkai.daemon.spool import Spool; Spool(sys.argv[1], 1 << 30)"
+        result = run_python(code, second.path)
+        assert "another daemon uses the spool" in result.err.splitlines()[-1]
 
 
 def test_data_that_was_not_stored_yet_is_taken_too(path):
