@@ -38,6 +38,7 @@ def open_spool(path: str, limit: int, refused_limit: int, clock: Clock, may_shar
 def absorb_siblings(spool: Spool, path: str, clock: Clock) -> None:
     """Store in the spool what is left in others for the same path that nobody uses."""
     for sibling in _siblings(path):
+        # Opening and closing its own file would take the lock from it: fcntl(2), advisory locks.
         if sibling == spool.path:
             continue
         try:
