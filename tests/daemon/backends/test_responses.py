@@ -1,13 +1,14 @@
 """What the responses of the servers mean, and what is sent: the backends without a daemon."""
 
 import json
+import os
 
 import pytest
 
 from benchmarkai.daemon import backends
-from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
-from tests.daemon.backends.servers import Proxy, Pushgateway, request
+from tests.daemon.backends.servers import Proxy, Pushgateway, free_port, request
 from tests.daemon.harness import run_daemon
 from tests.helpers import BAI_EMIT
 
@@ -25,6 +26,7 @@ def make_backend(name, url):
         "prometheus": {"gateway": url, "job": "job"},
         "elasticsearch": {"url": url, "index": "index", "api_key": None},
         "opensearch": {"url": url, "index": "index"},
+        "influxdb": {"url": url, "database": "benchmarks", "token": None},
     }
     return backends.load(name)(user=None, password=None, **options[name])
 
@@ -128,3 +130,95 @@ def test_an_index_that_cannot_be_created_is_named(start_server, name, status):
     with pytest.raises(Unavailable) as caught:
         make_backend(name, proxy.url).send([metric("a")])
     assert str(caught.value).startswith(f"cannot create the index 'index': HTTP {status}: ")
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+def test_an_index_is_created_once(start_server, name):
+    proxy = start_server(Proxy, None, lambda number: index_exists(number) or (200, PRODUCT, OK))
+    backend = make_backend(name, proxy.url)
+    for _ in range(2):
+        backend.send([metric("a")])
+    assert ["mappings" in json.loads(body.splitlines()[0]) for body in proxy.bodies] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_influxdb_gets_a_line_for_each_metric(start_server):
+    proxy = start_server(Proxy, None, lambda number: (204, {}))
+    labelled = Metric("id", 10**18 + 1, "b", 0.5, {"run": "42"})
+    assert make_backend("influxdb", proxy.url).send([metric("a", 1), labelled]) is None
+    assert proxy.bodies == [
+        b"a value=1 1000000000000000000\nb,run=42 value=0.5 1000000000000000001"
+    ]
+
+
+@pytest.mark.parametrize("status", [200, 202])
+def test_what_no_influxdb_responds_is_not_a_delivery(start_server, status):
+    proxy = start_server(Proxy, None, lambda number: (status, {}, LOGIN))
+    with pytest.raises(Unavailable) as caught:
+        make_backend("influxdb", proxy.url).send([metric("a")])
+    message = f"unexpected response, HTTP {status}; is this an InfluxDB server?"
+    assert str(caught.value) == message
+
+
+def test_what_influxdb_rejects_has_its_reason(start_server):
+    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad line"))
+    with pytest.raises(Rejected) as caught:
+        make_backend("influxdb", proxy.url).send([metric("a")])
+    assert str(caught.value).endswith("precision=ns: bad line")
+
+
+@pytest.mark.parametrize("name", ["influxdb", "prometheus", *BULK_BACKENDS])
+def test_a_server_that_is_down_is_worth_a_retry(name):
+    with pytest.raises(Unavailable, match="refused|Connection error"):
+        make_backend(name, f"http://127.0.0.1:{free_port()}").send([metric("a")])
+
+
+@pytest.mark.parametrize("name", ["influxdb", "prometheus", *BULK_BACKENDS])
+def test_a_busy_server_is_asked_once(start_server, name):
+    proxy = start_server(Proxy, None, lambda number: (503, {**PRODUCT, "Retry-After": "7"}))
+    with pytest.raises(Unavailable):
+        make_backend(name, proxy.url).send([metric("a")])
+    assert len(proxy.bodies) == 1
+
+
+@pytest.mark.parametrize("name", ["influxdb", "prometheus", "elasticsearch"])
+def test_a_busy_server_says_when_to_ask_again(start_server, name):
+    proxy = start_server(Proxy, None, lambda number: (503, {**PRODUCT, "Retry-After": "7"}))
+    with pytest.raises(Unavailable) as caught:
+        make_backend(name, proxy.url).send([metric("a")])
+    assert caught.value.retry_after == 7
+
+
+def test_what_an_otlp_collector_rejects_in_part_has_its_reason(start_server):
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+
+    response = metrics_service_pb2.ExportMetricsServiceResponse()
+    response.partial_success.rejected_data_points = 1
+    for text, reason in [("too old", "too old"), ("", "rejected by the collector")]:
+        response.partial_success.error_message = text
+        answer = (200, {}, response.SerializeToString())
+        proxy = start_server(Proxy, None, lambda number, answer=answer: answer)
+        with pytest.raises(Rejected) as caught:
+            backends.load("otlp")(proxy.url).send([metric("a")])
+        assert str(caught.value) == reason
+
+
+def test_what_no_otlp_collector_responds_is_not_a_delivery(start_server):
+    proxy = start_server(Proxy, None, lambda number: (200, {}, LOGIN))
+    with pytest.raises(Unavailable) as caught:
+        backends.load("otlp")(proxy.url).send([metric("a")])
+    assert str(caught.value) == "unexpected response; is this an OTLP collector?"
+
+
+def test_stdout_without_a_reader_ends_the_daemon(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", closefd=False) as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with pytest.raises(FatalError) as caught:
+            backends.load("stdout")().send([metric("a")])
+    os.close(writing)
+    assert str(caught.value) == "cannot write to stdout: Broken pipe"
