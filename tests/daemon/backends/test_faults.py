@@ -209,7 +209,10 @@ def test_nothing_is_rejected_by_a_server_that_wants_https(start_server, start_da
     daemon = start_daemon(*to(right))
     wait_for_numbers(right, 100)
     assert daemon.stop().code == 0
-    assert f"the spool holds 100 metrics for influxdb {wrong.url} database=benchmarks: " in daemon.logged()
+    assert (
+        f"the spool holds 100 metrics for influxdb {wrong.url} database=benchmarks: "
+        in daemon.logged()
+    )
     assert f": delivering to influxdb {right.url}" in daemon.logged()
 
 
