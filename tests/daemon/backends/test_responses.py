@@ -11,7 +11,7 @@ from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from tests.daemon.backends.servers import AWS_CREDENTIALS, Proxy, Pushgateway, free_port, request
 from tests.daemon.harness import run_daemon
-from tests.helpers import BAI_EMIT
+from tests.helpers import BAI_EMIT, wait_until
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
 OK = b'{"items": [{"create": {"status": 201}}]}'
@@ -50,7 +50,9 @@ def test_what_no_pushgateway_responds_is_not_a_delivery(start_server, status, bo
 def test_metrics_are_delivered_to_a_pushgateway_with_and_without_checks(start_server, options):
     gateway = start_server(Pushgateway, options)
     make_backend("prometheus", gateway.url).send([metric("a", 0.42)])
-    assert 'a{instance="",job="job"} 0.42\n' in request(gateway.url + "/metrics")
+    line = 'a{instance="",job="job"} 0.42\n'
+    # Without the check, the Pushgateway responds before it has stored the metric.
+    wait_until(lambda: line in request(gateway.url + "/metrics"))
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "opensearch"])
