@@ -6,11 +6,12 @@ import os
 import pytest
 
 from benchmarkai.daemon import backends
+from benchmarkai.daemon.backends import cloudwatch, otlp
 from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
-from tests.daemon.backends.servers import Proxy, Pushgateway, free_port, request
+from tests.daemon.backends.servers import AWS_CREDENTIALS, Proxy, Pushgateway, free_port, request
 from tests.daemon.harness import run_daemon
-from tests.helpers import BAI_EMIT
+from tests.helpers import BAI_EMIT, wait_until
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
 OK = b'{"items": [{"create": {"status": 201}}]}'
@@ -49,7 +50,9 @@ def test_what_no_pushgateway_responds_is_not_a_delivery(start_server, status, bo
 def test_metrics_are_delivered_to_a_pushgateway_with_and_without_checks(start_server, options):
     gateway = start_server(Pushgateway, options)
     make_backend("prometheus", gateway.url).send([metric("a", 0.42)])
-    assert 'a{instance="",job="job"} 0.42\n' in request(gateway.url + "/metrics")
+    line = 'a{instance="",job="job"} 0.42\n'
+    # Without the check, the Pushgateway responds before it has stored the metric.
+    wait_until(lambda: line in request(gateway.url + "/metrics"))
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "opensearch"])
@@ -145,6 +148,40 @@ def test_an_index_is_created_once(start_server, name):
     ]
 
 
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+def test_an_index_that_exists_is_used(start_server, name):
+    error = {"type": "resource_already_exists_exception", "reason": "it exists"}
+    exists = (400, PRODUCT, json.dumps({"error": error, "status": 400}).encode())
+    proxy = start_server(Proxy, None, lambda number: exists if number == 1 else (200, PRODUCT, OK))
+    assert make_backend(name, proxy.url).send([metric("a")]) == []
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+@pytest.mark.parametrize("method", ["create_index", "bulk"])
+def test_an_error_that_the_client_has_not_raised_passes_as_it_is(
+    start_server, monkeypatch, name, method
+):
+    def fail(*arguments):
+        raise bug
+
+    bug = KeyError("a bug")
+    proxy = start_server(Proxy, None, index_exists)
+    backend = make_backend(name, proxy.url)
+    monkeypatch.setattr(backend, method, fail)
+    with pytest.raises(KeyError) as caught:
+        backend.send([metric("a")])
+    assert caught.value is bug
+
+
+@pytest.mark.parametrize("name", BULK_BACKENDS)
+def test_what_neither_elasticsearch_nor_opensearch_responds_is_not_a_delivery(start_server, name):
+    login = (200, {"Content-Type": "text/html"}, LOGIN)
+    proxy = start_server(Proxy, None, lambda number: index_exists(number) or login)
+    with pytest.raises(Unavailable):
+        make_backend(name, proxy.url).send([metric("a")])
+    assert len(proxy.bodies) == 2
+
+
 def test_influxdb_gets_a_line_for_each_metric(start_server):
     proxy = start_server(Proxy, None, lambda number: (204, {}))
     labelled = Metric("id", 10**18 + 1, "b", 0.5, {"run": "42"})
@@ -211,6 +248,157 @@ def test_what_no_otlp_collector_responds_is_not_a_delivery(start_server):
     with pytest.raises(Unavailable) as caught:
         backends.load("otlp")(proxy.url).send([metric("a")])
     assert str(caught.value) == "unexpected response; is this an OTLP collector?"
+
+
+def test_an_otlp_collector_that_is_down_is_worth_a_retry(monkeypatch):
+    monkeypatch.setattr(otlp, "_TIMEOUT", 0.1)
+    with pytest.raises(Unavailable) as caught:
+        otlp.Backend(f"http://127.0.0.1:{free_port()}").send([metric("a")])
+    assert str(caught.value) == "no response from the collector"
+
+
+def test_a_lost_response_is_not_taken_for_the_one_before_it(start_server, monkeypatch):
+    monkeypatch.setattr(otlp, "_TIMEOUT", 0.1)
+    proxy = start_server(Proxy, None, lambda number: (200, {}, b"") if number == 1 else "drop")
+    backend = otlp.Backend(proxy.url)
+    assert backend.send([metric("a")]) is None
+    with pytest.raises(Unavailable) as caught:
+        backend.send([metric("b")])
+    assert str(caught.value) == "no response from the collector"
+
+
+def test_half_a_response_of_an_otlp_collector_is_not_a_delivery(start_server):
+    collector = start_server(Proxy, None, lambda number: (200, {}, b""))
+    proxy = start_server(Proxy, collector, lambda number: "half")
+    with pytest.raises(Unavailable) as caught:
+        otlp.Backend(proxy.url).send([metric("a")])
+    assert str(caught.value) == "HTTP 200, but the export failed"
+
+
+def test_what_an_otlp_collector_rejects_as_a_whole_has_its_reason(start_server):
+    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad data"))
+    with pytest.raises(Rejected) as caught:
+        otlp.Backend(proxy.url).send([metric("a")])
+    assert str(caught.value) == "HTTP 400: bad data"
+
+
+def test_a_busy_otlp_collector_says_when_to_ask_again(start_server):
+    # The exporter would wait itself, if this were less than its time-out.
+    proxy = start_server(Proxy, None, lambda number: (503, {"Retry-After": "60"}))
+    with pytest.raises(Unavailable) as caught:
+        otlp.Backend(proxy.url).send([metric("a")])
+    assert caught.value.retry_after == 60
+    assert len(proxy.bodies) == 1
+
+
+def test_a_redirection_by_an_otlp_collector_is_neither_followed_nor_a_delivery(start_server):
+    responses = {1: (302, {"Location": "/login"}, b"")}
+    proxy = start_server(Proxy, None, lambda number: responses.get(number, (200, {}, b"")))
+    with pytest.raises(Unavailable) as caught:
+        otlp.Backend(proxy.url).send([metric("a")])
+    assert str(caught.value).startswith("HTTP 302:")
+    assert len(proxy.bodies) == 1
+
+
+def test_the_otlp_exporter_does_not_log_an_error_too(start_server, caplog):
+    caplog.set_level("DEBUG", "opentelemetry")
+    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad data"))
+    with pytest.raises(Rejected):
+        otlp.Backend(proxy.url).send([metric("a")])
+    assert caplog.messages == []
+
+
+def error_from_cloudwatch(code, status, headers=None):
+    exceptions = pytest.importorskip("botocore.exceptions", reason="pip install boto3")
+    response = {
+        "Error": {"Code": code, "Message": "no"},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+    }
+    return cloudwatch._error_for(exceptions.ClientError(response, "PutMetricData"))
+
+
+@pytest.mark.parametrize(
+    "code, status",
+    [
+        ("413", 413),
+        ("InvalidParameterValue", 400),
+        ("InvalidParameterCombination", 400),
+        ("MissingParameter", 400),
+        ("RequestEntityTooLarge", 400),
+        ("ValidationError", 400),
+    ],
+)
+def test_what_cloudwatch_rejects(code, status):
+    error = error_from_cloudwatch(code, status, {"retry-after": "7"})
+    assert type(error) is Rejected
+    assert str(error).endswith(": no")
+
+
+@pytest.mark.parametrize(
+    "code, status",
+    [
+        ("", 400),
+        ("Throttling", 400),
+        ("AccessDenied", 403),
+        ("InvalidClientTokenId", 403),
+        ("412", 412),
+        ("414", 414),
+        ("422", 422),
+        ("ServiceUnavailable", 503),
+    ],
+)
+@pytest.mark.parametrize(
+    "headers, seconds", [(None, None), ({}, None), ({"retry-after": "7"}, 7)], ids=str
+)
+def test_any_other_error_of_cloudwatch_is_worth_a_retry(code, status, headers, seconds):
+    error = error_from_cloudwatch(code, status, headers)
+    assert type(error) is Unavailable
+    assert str(error).endswith(": no")
+    assert error.retry_after == seconds
+
+
+def test_an_error_of_cloudwatch_without_details_is_worth_a_retry():
+    exceptions = pytest.importorskip("botocore.exceptions", reason="pip install boto3")
+    error = cloudwatch._error_for(exceptions.ClientError({}, "PutMetricData"))
+    assert type(error) is Unavailable
+    assert error.retry_after is None
+
+
+@pytest.fixture
+def make_cloudwatch(monkeypatch):
+    """A function that makes a backend which takes the server at a URL for CloudWatch."""
+
+    def call(url):
+        for name, value in AWS_CREDENTIALS.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        return cloudwatch.Backend("BenchmarkAI", "eu-west-1")
+
+    return call
+
+
+def test_busy_cloudwatch_is_asked_once_and_says_when_to_ask_again(start_server, make_cloudwatch):
+    proxy = start_server(Proxy, None, lambda number: (503, {"Retry-After": "7"}, b""))
+    with pytest.raises(Unavailable) as caught:
+        make_cloudwatch(proxy.url).send([metric("a")])
+    assert caught.value.retry_after == 7
+    assert len(proxy.bodies) == 1
+
+
+def test_what_cloudwatch_does_not_respond_is_not_a_delivery(start_server, make_cloudwatch):
+    proxy = start_server(Proxy, None, lambda number: (200, {}, b""))
+    with pytest.raises(Unavailable) as caught:
+        make_cloudwatch(proxy.url).send([metric("a")])
+    assert str(caught.value) == "unexpected response; is this CloudWatch?"
+
+
+def test_cloudwatch_that_is_down_is_worth_a_retry(make_cloudwatch):
+    with pytest.raises(Unavailable, match="Could not connect"):
+        make_cloudwatch(f"http://127.0.0.1:{free_port()}").send([metric("a")])
+
+
+def test_cloudwatch_gets_at_most_1000_metrics_at_once():
+    assert cloudwatch.Backend.max_batch_size == 1000
 
 
 def test_stdout_without_a_reader_ends_the_daemon(monkeypatch):
