@@ -6,7 +6,7 @@ import sqlite3
 import stat
 from typing import Callable, Optional
 
-from benchmarkai.daemon.files import leads_to
+from benchmarkai.daemon.files import leads_to, remove_files
 from benchmarkai.daemon.journal import write_journal
 
 _HEADER = b"SQLite format 3\0"  # the first bytes of every SQLite database
@@ -248,8 +248,7 @@ def _salvage(path: str) -> None:
     If the process is killed meanwhile, the next start begins anew.
     """
     new = path + ".new"
-    if os.path.exists(new):
-        os.unlink(new)
+    remove_files(new)
     database = connect(new)
     corrupt = sqlite3.connect(path)
     for query, copy in _COPIES_FROM_LAYOUT_1 if _is_layout_1(corrupt) else _COPIES:

@@ -15,8 +15,7 @@ def replace_file(path: str, data: bytes) -> BinaryIO:
     Raises OSError.
     """
     new = path + ".new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
+    remove_files(new)
     # Somebody else may have put something there again.
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
     file = os.fdopen(os.open(new, flags, 0o600), "r+b", 0)
@@ -27,6 +26,25 @@ def replace_file(path: str, data: bytes) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def remove_files(*paths: str) -> None:
+    """Remove the files that are there.
+
+    Raises OSError.
+    """
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def make_folder(path: str) -> None:
+    """Create the folder of a path again if somebody has removed it.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path) or ".", 0o700)
 
 
 def leads_to(path: str, status: os.stat_result) -> bool:

@@ -5,7 +5,7 @@ import os
 import re
 from typing import BinaryIO
 
-from benchmarkai.daemon.files import replace_file
+from benchmarkai.daemon.files import leads_to, replace_file
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.pipe import Pipe
 
@@ -66,10 +66,7 @@ class Journal:
 
     def is_in_place(self) -> bool:
         """Return whether the path still leads to the file."""
-        try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(self._file.fileno()))
-        except OSError:
-            return False
+        return leads_to(self.path, os.fstat(self._file.fileno()))
 
     def receive(self, pipe: Pipe) -> int:
         """Move the data in the pipe to the end of the file, and return how many bytes it was."""

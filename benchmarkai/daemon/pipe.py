@@ -11,6 +11,8 @@ import sys
 import termios
 from typing import Any, Optional
 
+from benchmarkai.daemon.files import leads_to
+
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032  # fcntl(2), Linux
 _SPLICE_F_NONBLOCK = 2  # splice(2), tee(2)
 
@@ -102,10 +104,7 @@ class Pipe:
 
     def is_in_place(self) -> bool:
         """Return whether the path still leads to this pipe."""
-        try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor))
-        except OSError:
-            return False
+        return leads_to(self.path, os.fstat(self._descriptor))
 
     def reopen(self) -> "Pipe":
         """Return a new pipe for the path of this one, which somebody has removed.

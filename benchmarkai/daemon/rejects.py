@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from benchmarkai.daemon.files import replace_file
+from benchmarkai.daemon.files import remove_files, replace_file
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
@@ -116,8 +116,7 @@ class RejectsFile:
 
     def done(self) -> None:
         """End taking back: the metrics are stored elsewhere."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._retried)
+        remove_files(self._retried)
 
 
 def metric_entry(metric: Metric, reason: str) -> Entry:

@@ -9,11 +9,12 @@ from benchmarkai import settings
 from benchmarkai.child import Child
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.delivery import DeliveryThread
+from benchmarkai.daemon.files import make_folder
 from benchmarkai.daemon.intake import Flow, Intake
 from benchmarkai.daemon.log import count, log
 from benchmarkai.daemon.pipe import Pipe, PipeError
 from benchmarkai.daemon.signals import STOP_SIGNALS, Signals
-from benchmarkai.daemon.spool import Spool, SpoolFull, make_folder
+from benchmarkai.daemon.spool import Spool, SpoolFull
 from benchmarkai.daemon.status import Status, StatusFile
 
 # Seconds until the next look into the pipe. IDLE: new data ends that pause. TRICKLE: a batch costs

@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 
 from benchmarkai.daemon import database
 from benchmarkai.daemon.clock import Clock
+from benchmarkai.daemon.files import make_folder, remove_files
 from benchmarkai.daemon.journal import Journal
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric, Value
@@ -167,7 +168,6 @@ class Spool:
                 )
             self._sequence, self._time = sequence, moment
             self._waiting += len(rows)
-            self._position = position
             self._journal.advance(size)
 
     def _next_time(self) -> int:
@@ -398,10 +398,10 @@ class Spool:
     def _restore_database(self) -> None:
         if not os.path.exists(self.path):
             new = self.path + ".new"
-            _unlink(new)
+            remove_files(new)
             self._database.execute("VACUUM INTO ?", (new,))
             # SQLite would take the old files for those of the new database.
-            _unlink(self.path + "-wal", self.path + "-shm")
+            remove_files(self.path + "-wal", self.path + "-shm")
             os.rename(new, self.path)
         self._is_open = False
         self._database.close()
@@ -412,7 +412,7 @@ class Spool:
         # A new database would take a journal without one for new data; SQLite does not use the
         # files of a database that is gone.
         self._journal.remove()
-        _unlink(self.path, self.path + "-wal", self.path + "-shm")
+        remove_files(self.path, self.path + "-wal", self.path + "-shm")
 
     def _free(self, *pragmas: str) -> None:
         with self._lock:
@@ -443,21 +443,6 @@ class Spool:
 
     def _one(self, query: str, *parameters: Any) -> Tuple[Any, ...]:
         return self._all(query, *parameters)[0]
-
-
-def _unlink(*paths: str) -> None:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def make_folder(path: str) -> None:
-    """Create the folder of a path again if somebody has removed it.
-
-    Raises OSError.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(os.path.dirname(path) or ".", 0o700)
 
 
 def _storable(value: Value) -> Any:
