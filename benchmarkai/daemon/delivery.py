@@ -60,7 +60,7 @@ class Delivery:
         self._unrecorded: Deque[Callable[[], None]] = deque()  # changes that the spool lacks
         self._failures = 0  # in a row
         self._failed_at = 0.0
-        self._retry_at = 0.0
+        self._pause = 0.0  # seconds after that
         self._logged_error: Optional[str] = None
         self._rejections = RejectionLog("metric", spool.rejects.path, self._clock)
         self.delivered = 0
@@ -79,13 +79,9 @@ class Delivery:
 
         Raises FatalError.
         """
-        if self._failures:
-            now = self._clock.monotonic()
-            retry_at = self._retry_at
-            if self._finishing:
-                retry_at = min(retry_at, self._failed_at + _LAST_PAUSE)
-            if now < retry_at:
-                return retry_at - now
+        pause = self._pause_before_retry()
+        if pause > 0:
+            return pause
         try:
             if self._unrecorded:
                 self._record()
@@ -241,14 +237,19 @@ class Delivery:
         self._failures = 0
         self._logged_error = self.last_error = None
 
+    def _pause_before_retry(self) -> float:
+        """Return the seconds until the next attempt after a failure; at most 0 if it is due."""
+        if not self._failures:
+            return 0.0
+        longest = _LAST_PAUSE if self._finishing else math.inf
+        return self._failed_at + min(self._pause, longest) - self._clock.monotonic()
+
     def _note_failure(self, error: Exception) -> float:
         """Return the pause before the next attempt."""
-        pause = (getattr(error, "retry_after", None) or 0.0) + _backoff(self._failures)
-        if self._finishing:
-            pause = min(pause, _LAST_PAUSE)
+        self._pause = (getattr(error, "retry_after", None) or 0.0) + _backoff(self._failures)
         self._failures += 1
         self._failed_at = self._clock.monotonic()
-        self._retry_at = self._failed_at + pause
+        pause = self._pause_before_retry()
         self.last_error = redact(str(error))
         # While the daemon ends, retries come every half second, and the end is logged anyway.
         if not self._finishing or self.last_error != self._logged_error:

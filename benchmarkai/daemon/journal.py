@@ -66,7 +66,7 @@ class Journal:
 
     def is_in_place(self) -> bool:
         """Return whether the path still leads to the file."""
-        return leads_to(self.path, os.fstat(self._file.fileno()))
+        return not self._file.closed and leads_to(self.path, os.fstat(self._file.fileno()))
 
     def receive(self, pipe: Pipe) -> int:
         """Move the data in the pipe to the end of the file, and return how many bytes it was."""

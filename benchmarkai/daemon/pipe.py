@@ -121,10 +121,16 @@ class Pipe:
 
         Raises OSError if the file cannot be written. The data is not lost then.
         """
-        if self._is_ending and self._remaining is None:
+        if self._is_ending and self._remaining is None and not self._unwritten:
             self._fill()
-            if not self._has_data():
+            data = self._look()
+            if not data:
                 return 0
+            self._last_moves += 1
+            if self._last_moves > _MAX_LAST_MOVES:
+                # Somebody always finds the room that moving the data makes. So leave it there.
+                self._unwritten = data + b"\n"
+                self._remaining = len(self._unwritten)
         size = self._capacity if self._remaining is None else self._remaining
         moved = self._move(file, offset, size) if size else 0
         if self._remaining is not None:
@@ -157,10 +163,8 @@ class Pipe:
                 while True:
                     os.write(self._descriptor, filler)
 
-    def _has_data(self) -> bool:
-        """Return whether there is anything but newlines in the pipe."""
-        if self._unwritten:
-            return True
+    def _look(self) -> bytes:
+        """Return what is in the pipe, without newlines at its end, and leave it there."""
         size = _call(
             self._tee,
             self._descriptor,
@@ -168,13 +172,7 @@ class Pipe:
             ctypes.c_size_t(self._capacity),
             _SPLICE_F_NONBLOCK,
         )
-        data = _read(self._copy, size).rstrip(b"\n")
-        self._last_moves += 1
-        if data and self._last_moves > _MAX_LAST_MOVES:
-            # Somebody always finds the room that moving the data makes. So leave it in the pipe.
-            self._unwritten = data + b"\n"
-            self._remaining = len(self._unwritten)
-        return bool(data)
+        return _read(self._copy, size).rstrip(b"\n")
 
     def _move(self, file: int, offset: int, size: int) -> int:
         if self._splice is not None and not self._unwritten:
