@@ -133,18 +133,7 @@ def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> O
         except CommandError as error:
             log.error("cannot run %r: %s", settings.command[0], error)
             command_code = error.exit_code
-        outcome = Outcome(
-            received=intake.received,
-            delivered=delivery.delivered,
-            rejected=intake.rejected + delivery.rejected,
-            waiting=spool.waiting(),
-            spool=spool.path,
-            kept=spool.exists(),
-            stored=service.stored,
-            failure=thread.failure,
-            last_error=delivery.last_error,
-            command_code=command_code,
-        )
+        outcome = service.outcome(command_code)
         if spool.path != path and not spool.is_needed():
             spool.delete()
         return outcome

@@ -12,6 +12,7 @@ from benchmarkai.daemon.delivery import DeliveryThread
 from benchmarkai.daemon.files import make_folder
 from benchmarkai.daemon.intake import Flow, Intake
 from benchmarkai.daemon.log import count, log
+from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.pipe import Pipe, PipeError
 from benchmarkai.daemon.signals import STOP_SIGNALS, Signals
 from benchmarkai.daemon.spool import Spool, SpoolFull
@@ -106,6 +107,24 @@ class Service:
             spool_bytes=size,
             disk_free_bytes=self._spool.disk_free(),
             last_error=self._delivery.last_error,
+        )
+
+    def outcome(self, command_code: Optional[int]) -> Outcome:
+        """Return what has become of the metrics.
+
+        command_code: the exit code of the command, also if it could not be started.
+        """
+        return Outcome(
+            received=self._intake.received,
+            delivered=self._delivery.delivered,
+            rejected=self._intake.rejected + self._delivery.rejected,
+            waiting=self._spool.waiting(),
+            spool=self._spool.path,
+            kept=self._spool.exists(),
+            stored=self.stored,
+            failure=self._thread.failure,
+            last_error=self._delivery.last_error,
+            command_code=command_code,
         )
 
     def _is_over(self) -> bool:

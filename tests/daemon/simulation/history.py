@@ -14,7 +14,6 @@ import tempfile
 from benchmarkai.daemon.database import SpoolError
 from benchmarkai.daemon.delivery import Delivery
 from benchmarkai.daemon.intake import Intake
-from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.service import Service
 from benchmarkai.daemon.siblings import absorb_siblings
 from benchmarkai.daemon.signals import STOP_SIGNALS
@@ -271,18 +270,7 @@ class History:
                 before_finish=lambda: absorb_siblings(spool, self.spool_path, world),
             )
             parts.append(service)
-            service.run(())
-            return Outcome(
-                received=intake.received,
-                delivered=delivery.delivered,
-                rejected=intake.rejected + delivery.rejected,
-                waiting=spool.waiting(),
-                spool=spool.path,
-                kept=spool.exists(),
-                stored=service.stored,
-                failure=thread.failure,
-                last_error=delivery.last_error,
-            )
+            return service.outcome(service.run(()))
 
     def bury(self, parts, life):
         """What the kernel does when a process has ended, and a look at what it has left."""
