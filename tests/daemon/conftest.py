@@ -31,6 +31,15 @@ def start_daemon(tmp_path):
 
 
 @pytest.fixture
+def pipe(tmp_path):
+    """A named pipe that this process has opened as a daemon does."""
+    from benchmarkai.daemon.pipe import Pipe
+
+    with Pipe(str(tmp_path / "pipe"), 0o622) as pipe:
+        yield pipe
+
+
+@pytest.fixture
 def messages(caplog):
     """A function that returns what this process has logged so far, from the level info."""
     caplog.set_level("INFO", "bai-daemon")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 
+from benchmarkai.daemon.pipe import Pipe
 from tests.helpers import (
     BAI_DAEMON,
     BAI_EMIT,
@@ -21,6 +22,18 @@ from tests.helpers import (
 
 # The PATH of a user who has installed the package.
 PATH = os.pathsep.join([os.path.dirname(BAI_DAEMON), os.environ.get("PATH", os.defpath)])
+
+# A bai-daemon whose server, stdout, is down.
+FAILING = """
+from benchmarkai.daemon import cli
+from benchmarkai.daemon.backends import base, stdout
+
+def send(self, metrics):
+    raise base.Unavailable("it is down")
+
+stdout.Backend.send = send
+cli.main()
+"""
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
@@ -109,6 +122,20 @@ class Daemon:
     def _read(self, stream):
         with open(self._files[stream], encoding="utf-8", errors="replace") as file:
             return file.read()
+
+
+def write(pipe, data):
+    """Write to a daemon.pipe.Pipe of this process."""
+    descriptor = os.open(pipe.path, os.O_WRONLY | os.O_NONBLOCK)
+    assert os.write(descriptor, data) == len(data)
+    os.close(descriptor)
+
+
+def receive(spool, data):
+    """Let a spool of this process receive the data from a pipe beside it."""
+    with Pipe(spool.path + ".pipe", 0o622) as pipe:
+        write(pipe, data)
+        spool.receive(pipe)
 
 
 def rejected_entries(spool):

@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 from benchmarkai.daemon.spool import Spool
-from tests.daemon.harness import PATH, PIPES, Daemon, run_daemon
+from tests.daemon.harness import FAILING, PATH, PIPES, Daemon, run_daemon
 from tests.helpers import BAI_DAEMON, NOT_MEASURED, finish, run_python, start, wait_until
 
 STDOUT = ["stdout", "--flush-interval", "0.01"]
@@ -332,19 +332,6 @@ def test_runs_with_the_same_spool_may_overlap(tmp_path):
 def run_in(tmp_path, *command):
     arguments = [BAI_DAEMON, *STDOUT, "--spool", "spool", "--", *command]
     return finish(start(arguments, cwd=tmp_path, **PIPES))
-
-
-# A daemon whose server is down.
-FAILING = """
-from benchmarkai.daemon import cli
-from benchmarkai.daemon.backends import base, stdout
-
-def send(self, metrics):
-    raise base.Unavailable("it is down")
-
-stdout.Backend.send = send
-cli.main()
-"""
 
 
 def test_what_a_run_beside_another_has_rejected_is_kept(tmp_path):

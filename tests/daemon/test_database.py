@@ -11,10 +11,9 @@ import pytest
 from benchmarkai.daemon import database as database_module
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.database import SpoolError, SpoolInUse, count_waiting, open_database
-from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.spool import Spool
 from tests.daemon.crash import deaths, die, run_in_child
-from tests.daemon.harness import open_descriptors
+from tests.daemon.harness import open_descriptors, receive
 from tests.helpers import bounded
 
 PAIRS = [("a", 1), ("b", 0.5)]
@@ -55,14 +54,6 @@ def fill(path, pairs=PAIRS):
 def waiting_at(path):
     with spool_at(path) as spool:
         return [(metric.name, metric.value) for metric in spool.oldest(1 << 20)]
-
-
-def receive(spool, data):
-    with Pipe(spool.path + ".pipe", 0o622) as pipe:
-        descriptor = os.open(pipe.path, os.O_WRONLY)
-        os.write(descriptor, data)
-        os.close(descriptor)
-        spool.receive(pipe)
 
 
 def mode_of(path):

@@ -14,6 +14,7 @@ from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from benchmarkai.jsonlines import MAX_RECORD_SIZE
 from tests.daemon.crash import deaths, die, run_in_child, small_disk
+from tests.daemon.harness import write
 
 
 class VirtualClock(Clock):
@@ -28,21 +29,9 @@ class VirtualClock(Clock):
 
 
 @pytest.fixture
-def pipe(tmp_path):
-    with Pipe(str(tmp_path / "pipe"), 0o622) as pipe:
-        yield pipe
-
-
-@pytest.fixture
 def spool(tmp_path):
     with Spool(str(tmp_path / "spool"), 1 << 30) as spool:
         yield spool
-
-
-def write(pipe, data):
-    descriptor = os.open(pipe.path, os.O_WRONLY | os.O_NONBLOCK)
-    assert os.write(descriptor, data) == len(data)
-    os.close(descriptor)
 
 
 def values_in(spool):

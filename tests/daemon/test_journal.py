@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from benchmarkai.daemon.journal import Journal
-from benchmarkai.daemon.pipe import Pipe
+from tests.daemon.harness import write
 
 MIB = 1 << 20
 
@@ -19,22 +19,10 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def pipe(tmp_path):
-    with Pipe(str(tmp_path / "pipe"), 0o622) as pipe:
-        yield pipe
-
-
-@pytest.fixture
 def open_journal(path):
     """A function that opens the journal; all are closed in the end."""
     with contextlib.ExitStack() as stack:
         yield lambda position=0: stack.enter_context(contextlib.closing(Journal(path, position)))
-
-
-def write(pipe, data):
-    descriptor = os.open(pipe.path, os.O_WRONLY | os.O_NONBLOCK)
-    assert os.write(descriptor, data) == len(data)
-    os.close(descriptor)
 
 
 def receive(journal, pipe, data):

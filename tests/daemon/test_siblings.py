@@ -8,11 +8,11 @@ import pytest
 from benchmarkai.daemon import database
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.database import SpoolError, SpoolInUse
-from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.rejects import line_entry, metric_entry
 from benchmarkai.daemon.siblings import absorb_siblings, open_spool
 from benchmarkai.daemon.spool import Spool
 from tests.daemon.crash import deaths
+from tests.daemon.harness import receive
 from tests.helpers import run_python
 
 LIMIT = 1 << 30
@@ -32,14 +32,6 @@ def fill(path, pairs, labels=(), target="stdout"):
     with Spool(path, LIMIT) as spool:
         spool.begin(dict(labels), target)
         spool.add(pairs)
-
-
-def receive(spool, data):
-    with Pipe(spool.path + ".pipe", 0o622) as pipe:
-        descriptor = os.open(pipe.path, os.O_WRONLY)
-        os.write(descriptor, data)
-        os.close(descriptor)
-        spool.receive(pipe)
 
 
 def values_in(spool):

@@ -11,7 +11,7 @@ import pytest
 from benchmarkai.daemon.database import SpoolError
 from benchmarkai.daemon.spool import Spool
 from benchmarkai.daemon.status import Status, StatusFile, read_status
-from tests.daemon.harness import run_daemon
+from tests.daemon.harness import FAILING, run_daemon
 from tests.helpers import wait_until
 
 STATUS = Status(
@@ -192,19 +192,6 @@ def test_the_status_of_a_daemon_that_delivers_is_a_success(start_daemon):
     assert daemon.stop().code == 0
     assert [name for name, _ in daemon.pairs()] == ["a", "b", "c"]
     assert run_status(daemon.spool) == (1, {"alive": False, "waiting": 0})
-
-
-# A daemon whose server is down.
-FAILING = """
-from benchmarkai.daemon import cli
-from benchmarkai.daemon.backends import base, stdout
-
-def send(self, metrics):
-    raise base.Unavailable("it is down")
-
-stdout.Backend.send = send
-cli.main()
-"""
 
 
 def start_failing(start_daemon):
