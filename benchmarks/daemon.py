@@ -94,7 +94,8 @@ def pipe_to_spool(folder):
 def spool_to_server(folder, count, *arguments):
     """Return the metrics a second out of a full spool."""
     path = str(folder / "spool")
-    with Spool(path, {"run": "42"}, 1 << 40) as spool:
+    with Spool(path, 1 << 40) as spool:
+        spool.begin({"run": "42"}, "a benchmark")
         for first in range(0, count, 1000):
             numbers = range(first, first + 1000)
             spool.add([(f"alexnet.layer{n % 50}", n / 99991) for n in numbers])
