@@ -427,14 +427,13 @@ def test_a_stream_needs_nothing_but_write(monkeypatch):
 
 
 PRINT_AMID_SIGNALS = """
-import os, signal, sys
+import itertools, os, signal, sys
 from benchmarkai import emit
 
-count = 0
+ticks = itertools.count()
 
-def handler(number, frame):  # another one may interrupt it
-    global count
-    tick, count = count, count + 1
+def handler(number, frame):  # another one may interrupt it, but not in the middle of next()
+    tick = next(ticks)
     emit({"tick": tick})
 
 signal.signal(signal.SIGALRM, handler)
@@ -445,7 +444,7 @@ for index in range(int(sys.argv[1])):
     sys.stdout.write("x" * 999 + "\\n")
     emit({"a": index})
 signal.setitimer(signal.ITIMER_REAL, 0)
-os.write(2, str(count).encode())
+os.write(2, str(next(ticks)).encode())
 """
 
 
@@ -478,7 +477,8 @@ def test_a_signal_handler_that_cannot_emit_is_told_what_to_do():
         'emit({"tick": tick})',
         "try: emit({'tick': tick})\n    except OSError as error: os._exit(print_error(error))",
     ).replace(
-        "count = 0\n", "count = 0\ndef print_error(error): os.write(2, str(error).encode())\n"
+        "def handler",
+        "def print_error(error): os.write(2, str(error).encode())\n\ndef handler",
     )
     process = start(
         [sys.executable, "-c", code, "100000"],
