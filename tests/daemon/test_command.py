@@ -172,13 +172,15 @@ def test_ctrl_z_suspends_both_and_fg_continues_them(shell, wrapper):
 @pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP, ["timeout", str(WAIT)]])
 def test_sigtstp_suspends_both_and_sigcont_continues_them(shell, wrapper):
     both = start_in(shell, *wrapper)
-    for _ in range(2):
+    for said_by_shell in ("Stopped", ""):  # once: then it has taken the terminal back
         os.kill(both[0], signal.SIGTSTP)
+        shell.wait_for(said_by_shell)
         wait_until_all_are("T", both)
         os.kill(both[0], signal.SIGCONT)
         shell.wait_for("SIGCONT\r\n")
         wait_until_all_are("SR", both)
-    shell.type("fg\n")  # the shell took the terminal back
+    shell.type("fg\n")
+    shell.wait_for("bai-daemon stdout")  # fg has found the job, and says what it is
     end(shell, both[0])
 
 
