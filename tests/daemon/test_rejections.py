@@ -172,6 +172,7 @@ def test_the_items_with_status_400_are_rejected():
     "response, reason",
     [
         ({"items": [item(201), item(429, {"type": "busy"})]}, "HTTP 429: busy"),
+        ({"items": [item(201), item(300, "moved")]}, "HTTP 300: moved"),
         ({"items": [item(400, "no"), item(503, "down")]}, "HTTP 503: down"),
         ({"items": [item(201)]}, "the response has 1 items instead of 2"),
         ({"items": [item(201), {"index": {}}]}, "the response has 0 items instead of 2"),
