@@ -34,9 +34,10 @@ def run_and_measure(command):
         signal.signal(number, handle)
     try:
         start = monotonic()
+        early = len(signals)  # those before the command was there
         children.append(Child(command))
-        for early in signals:
-            children[0].send(early, early=True)
+        for index, received in enumerate(signals):
+            children[0].send(received, early=index < early)
         code = children[0].wait()
         return code, monotonic() - start
     finally:

@@ -152,17 +152,38 @@ def test_ctrl_c_reaches_a_command_in_a_group_of_its_own():
     os.close(master)
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_command_once():
+# Runs bai-emit, which hears that its command has started only once a line is typed.
+SLOW_START = """
+import os, runpy, subprocess
+start = subprocess.Popen.__init__
+def start_and_wait(*arguments, **options):
+    start(*arguments, **options)
+    while True:
+        try:
+            os.read(0, 100)
+            break
+        except EnvironmentError:  # EINTR, on Python 2
+            pass
+subprocess.Popen.__init__ = start_and_wait
+runpy.run_module("benchmarkai", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("program", [[BAI_EMIT], [sys.executable, "-c", SLOW_START]])
+def test_ctrl_c_in_a_terminal_reaches_the_command_once(program):
     script = (
         "trap 'echo got' INT; echo ready; n=0; while [ $n -lt 10 ]; do sleep 0.05; n=$((n+1)); done"
     )
     pid, master = pty.fork()
     if not pid:
-        os.execv(BAI_EMIT, [BAI_EMIT, "--time", "t", "--", "bash", "-c", script])
+        os.execv(program[0], program + ["--time", "t", "--", "bash", "-c", script])
     text = b""
     while b"ready" not in text:
         text += bounded(lambda: os.read(master, 1000))
     os.write(master, b"\x03")
+    while b"got" not in text:
+        text += bounded(lambda: os.read(master, 1000))
+    os.write(master, b"\n")
     try:
         while b'{"t": ' not in text:
             text += bounded(lambda: os.read(master, 1000))
