@@ -2,11 +2,11 @@
 
 import json
 import re
-from typing import Set
+from typing import Dict, Pattern
 
 _MIN_LENGTH = 4  # a shorter secret is found in too many words that have nothing to do with it
 
-_secrets: Set[str] = set()
+_patterns: Dict[str, Pattern[str]] = {}  # what finds a secret, by the secret
 
 
 def protect(secret: str) -> None:
@@ -14,14 +14,14 @@ def protect(secret: str) -> None:
     # Without its backslashes, of which a repr and JSON add more.
     secret = secret.replace("\\", "")
     if len(secret) >= _MIN_LENGTH:
-        _secrets.add(secret)
+        _patterns[secret] = re.compile("".join(map(_pattern, secret)))
 
 
 def redact(text: str) -> str:
     """Return the text with *** in place of each secret."""
     # The longest first: it may contain another.
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = re.sub("".join(map(_pattern, secret)), "***", text)
+    for secret in sorted(_patterns, key=len, reverse=True):
+        text = _patterns[secret].sub("***", text)
     return text
 
 
