@@ -157,12 +157,18 @@ def test_metrics_for_another_server_are_told(path, messages):
     ]
 
 
+def reject_line_and_metric(spool):
+    """Reject the line x, and the oldest metric, which is returned."""
+    (metric,) = spool.oldest(1)
+    spool.reject([line_entry(b"x", "bad", 5), metric_entry(metric, "bad")])
+    spool.remove([metric])
+    return metric
+
+
 def test_what_was_rejected_comes_too_as_it_is(path):
     fill(path + ".run2", [("a", 1)])
     with Spool(path + ".run2", LIMIT) as sibling:
-        (metric,) = sibling.oldest(1)
-        sibling.reject([line_entry(b"x", "bad", 5), metric_entry(metric, "bad")])
-        sibling.remove([metric])
+        metric = reject_line_and_metric(sibling)
         with open(sibling.rejects.path, "ab") as file:
             file.write(b"nonsense \xff\n")
     for _ in range(2):
@@ -190,9 +196,7 @@ def test_what_was_rejected_stays_if_there_is_no_room_for_it(path, messages):
 def test_a_way_back_that_was_not_ended_is_ended(path):
     fill(path + ".run2", [("a", 1)])
     with Spool(path + ".run2", LIMIT) as sibling:
-        (metric,) = sibling.oldest(1)
-        sibling.reject([line_entry(b"x", "bad", 5), metric_entry(metric, "bad")])
-        sibling.remove([metric])
+        reject_line_and_metric(sibling)
         sibling.rejects.set_aside()
         receive(sibling, b"y\n")
     with open_shared(path) as spool:
