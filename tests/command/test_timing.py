@@ -137,16 +137,19 @@ def test_a_signal_to_the_whole_group_is_the_end_of_both():
         assert finish(process) == (143, "", "")
 
 
+def read_until(word, terminal, text=b""):
+    """Return the text and what is printed on the terminal after it, up to the word at least."""
+    while word not in text:
+        text += bounded(lambda: os.read(terminal, 1000))
+    return text
+
+
 def test_ctrl_c_reaches_a_command_in_a_group_of_its_own():
     pid, master = pty.fork()
     if not pid:
-        script = "import os, time; os.setpgid(0, 0); print('ready', flush=True); time.sleep(60)"
-        command = [sys.executable, "-c", script.replace(", flush=True", "") + "\n"]
-        command[2] = command[2].replace("; time", "; import sys; sys.stdout.flush(); time")
-        os.execv(BAI_EMIT, [BAI_EMIT, "--time", "t", "--"] + command)
-    text = b""
-    while b"ready" not in text:
-        text += bounded(lambda: os.read(master, 1000))
+        script = "import os, time; os.setpgid(0, 0); os.write(1, b'ready'); time.sleep(60)"
+        os.execv(BAI_EMIT, [BAI_EMIT, "--time", "t", "--", sys.executable, "-c", script])
+    read_until(b"ready", master)
     os.write(master, b"\x03")
     wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
     os.close(master)
@@ -177,16 +180,12 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(program):
     pid, master = pty.fork()
     if not pid:
         os.execv(program[0], program + ["--time", "t", "--", "bash", "-c", script])
-    text = b""
-    while b"ready" not in text:
-        text += bounded(lambda: os.read(master, 1000))
+    text = read_until(b"ready", master)
     os.write(master, b"\x03")
-    while b"got" not in text:
-        text += bounded(lambda: os.read(master, 1000))
+    text = read_until(b"got", master, text)
     os.write(master, b"\n")
     try:
-        while b'{"t": ' not in text:
-            text += bounded(lambda: os.read(master, 1000))
+        text = read_until(b'{"t": ', master, text)
     finally:
         os.close(master)
         _, status = os.waitpid(pid, 0)
