@@ -112,12 +112,6 @@ class Child(object):
         code = self._process.poll()
         return code if code is None or code >= 0 else 128 - code
 
-    def wait(self):
-        # type: () -> int
-        """Like poll(), but wait until the command ends."""
-        code = self._process.wait()
-        return code if code >= 0 else 128 - code
-
 
 def _restore_signals():
     # type: () -> None

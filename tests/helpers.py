@@ -146,6 +146,10 @@ def run(arguments, stdin=None, env=None, limit=WAIT, **options):
     return finish(start(arguments, env, **options), stdin, limit)
 
 
+def is_installed(program):
+    return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(":"))
+
+
 def run_python(code, *arguments, **options):
     return run([sys.executable, "-c", code] + list(arguments), **options)
 

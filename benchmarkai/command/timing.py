@@ -1,9 +1,12 @@
 """bai-emit --time: run a command, and measure how long it takes."""
 
+import fcntl
+import os
 import signal
 
 from benchmarkai._compat import monotonic
 from benchmarkai.child import PASSED_SIGNALS, Child
+from benchmarkai.polling import POLLIN, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ def run_and_measure(command):
 
     def handle(number, frame):
         # type: (int, Any) -> None
+        if number == signal.SIGCHLD:
+            return
         if children:
             children[0].send(number)
         else:
@@ -30,6 +35,14 @@ def run_and_measure(command):
 
     handlers = [(number, signal.getsignal(number)) for number in PASSED_SIGNALS]
     handlers = [pair for pair in handlers if pair[1] is not signal.SIG_IGN]
+    handlers.append((signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)))
+    # Python calls no handler while it is in waitpid(2), unless the signal interrupts that. One that
+    # comes an instant earlier does not, so each also writes a byte to this pipe.
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)  # for Python 2
+    fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
+    wakeup = signal.set_wakeup_fd(writer)
     for number, _ in handlers:
         signal.signal(number, handle)
     try:
@@ -38,8 +51,15 @@ def run_and_measure(command):
         children.append(Child(command))
         for index, received in enumerate(signals):
             children[0].send(received, early=index < early)
-        code = children[0].wait()
-        return code, monotonic() - start
+        while True:
+            code = children[0].poll()
+            if code is not None:
+                return code, monotonic() - start
+            wait_for(POLLIN, reader)
+            os.read(reader, 4096)
     finally:
         for number, handler in handlers:
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(reader)
+        os.close(writer)

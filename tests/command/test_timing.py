@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_EMIT, bounded, finish, run, start, wait_until
+from tests.helpers import BAI_EMIT, bounded, finish, is_installed, run, start, wait_until
 
 PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -110,6 +110,37 @@ def test_signals_are_passed_on_to_the_command(name):
     assert bounded(process.stdout.readline) == b"ready\n"
     process.send_signal(getattr(signal, "SIG" + name))
     assert finish(process) == (5, "got\n", "")
+
+
+# Loaded into bai-emit only. SIGTERM comes just before its first wait for the command, and therefore
+# does not interrupt it.
+LATE_SIGNAL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/types.h>
+
+__attribute__((constructor)) static void start(void) { unsetenv("LD_PRELOAD"); }
+
+pid_t waitpid(pid_t pid, int *status, int options) {
+    static int is_sent;
+    struct sigaction action;
+    sigaction(SIGTERM, NULL, &action);
+    if (action.sa_handler != SIG_DFL && !is_sent++) raise(SIGTERM);
+    return ((pid_t (*)(pid_t, int *, int))dlsym(RTLD_NEXT, "waitpid"))(pid, status, options);
+}
+"""
+
+
+@pytest.mark.skipif(not is_installed("g++"), reason="needs a compiler")
+def test_a_signal_that_comes_just_before_a_wait_is_passed_on(tmpdir):
+    source, library = tmpdir.join("late.c"), str(tmpdir.join("late.so"))
+    source.write(LATE_SIGNAL)
+    compiler = ["g++", "-x", "c", "-shared", "-fPIC", "-o", library, str(source), "-ldl"]
+    subprocess.check_call(compiler)
+    command = [sys.executable, BAI_EMIT, "--time", "t", "--", "sleep", "60"]
+    assert run(command, env={"LD_PRELOAD": library}) == (143, "", "")
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

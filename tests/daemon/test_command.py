@@ -207,7 +207,8 @@ import os, sys
 from benchmarkai.daemon.signals import Signals
 with Signals(True) as signals:
     child = signals.start(["true"], os.environ)
-    child.wait()
+    while child.poll() is None:
+        pass
     for number in sys.argv[1:]:
         os.kill(os.getpid(), int(number))
     signals.take()

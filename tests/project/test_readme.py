@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_DAEMON, BAI_EMIT, ROOT, run
+from tests.helpers import BAI_DAEMON, BAI_EMIT, ROOT, is_installed, run
 
 with io.open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
     BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
@@ -37,10 +37,6 @@ def folder(tmpdir_factory):
         script.write('#!/bin/sh\nexec "%s" "$@"\n' % program)
         script.chmod(0o755)
     return folder
-
-
-def is_installed(program):
-    return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(":"))
 
 
 @pytest.mark.parametrize("console", CONSOLES, ids=lambda console: console.splitlines()[0][2:42])
