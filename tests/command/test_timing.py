@@ -224,6 +224,14 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(program):
     assert b"Traceback" not in text and os.WEXITSTATUS(status) == 0
 
 
+def test_a_signal_that_comes_while_the_command_starts_is_passed_on():
+    program = [sys.executable, "-c", SLOW_START, "--time", "t", "--"]
+    process = start(program + ["sh", "-c", TRAP % "TERM"], **PIPES)
+    assert bounded(process.stdout.readline) == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process, stdin=b"\n") == (5, "got\n", "")
+
+
 def test_a_command_ended_by_ctrl_c_is_exit_code_130():
     process = start(
         [BAI_EMIT, "--time", "t", "--", "sh", "-c", "echo ready; exec sleep 60"], **PIPES
