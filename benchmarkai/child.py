@@ -43,6 +43,8 @@ class CommandError(Exception):
 class Child(object):
     """A running command. It has the standard streams and the inherited descriptors of this process.
 
+    SIGCHLD must not be ignored, or the system would not keep the exit code.
+
     command: the program and its arguments.
     env: its environment; None leaves it that of this process.
     prepare: called in the new process before it becomes the command.
@@ -52,9 +54,6 @@ class Child(object):
 
     def __init__(self, command, env=None, prepare=None):
         # type: (Sequence[str], Optional[Mapping[str, str]], Optional[Callable[[], None]]) -> None
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-            # The system would not keep the exit code.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             self._process = subprocess.Popen(
                 command,

@@ -21,45 +21,43 @@ def run_and_measure(command):
 
     Raises child.CommandError.
     """
-    signals = []  # type: List[int]
-    children = []  # type: List[Child]
+    received = []  # type: List[int]
 
-    def handle(number, frame):
+    def collect(number, frame):
         # type: (int, Any) -> None
-        if number == signal.SIGCHLD:
-            return
-        if children:
-            children[0].send(number)
-        else:
-            signals.append(number)
+        received.append(number)
 
-    handlers = [(number, signal.getsignal(number)) for number in PASSED_SIGNALS]
-    handlers = [pair for pair in handlers if pair[1] is not signal.SIG_IGN]
-    handlers.append((signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)))
     # Python calls no handler while it is in waitpid(2), unless the signal interrupts that. One that
     # comes an instant earlier does not, so each also writes a byte to this pipe.
     reader, writer = os.pipe()
     for descriptor in (reader, writer):
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)  # for Python 2
     fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
-    wakeup = signal.set_wakeup_fd(writer)
+    old_descriptor = signal.set_wakeup_fd(writer)
+    handlers = [(number, signal.getsignal(number)) for number in PASSED_SIGNALS]
+    handlers = [pair for pair in handlers if pair[1] is not signal.SIG_IGN]
     for number, _ in handlers:
-        signal.signal(number, handle)
+        signal.signal(number, collect)
+    # Without a handler, the end of the command would not write.
+    handlers.append((signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)))
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     try:
         start = monotonic()
-        early = len(signals)  # those before the command was there
-        children.append(Child(command))
-        for index, received in enumerate(signals):
-            children[0].send(received, early=index < early)
+        early = len(received)  # those before the command was there
+        passed = 0
+        child = Child(command)
         while True:
-            code = children[0].poll()
+            code = child.poll()
             if code is not None:
                 return code, monotonic() - start
+            for new in received[passed:]:
+                child.send(new, early=passed < early)
+                passed += 1
             wait_for(POLLIN, reader)
             os.read(reader, 4096)
     finally:
         for number, handler in handlers:
             signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
+        signal.set_wakeup_fd(old_descriptor)
         os.close(reader)
         os.close(writer)
