@@ -96,7 +96,9 @@ class StdoutSink(object):
             # Nearly all calls; the same as in the other way, in short.
             try:
                 stream.flush()
-            except RuntimeError:
+            except RuntimeError as error:
+                if not _is_reentrant(error):
+                    raise
                 return self._write_with_care(stream, text, raw, atomic_size)
             data = text.encode("ascii")
             count = raw.write(data)
@@ -244,8 +246,17 @@ def _is_closed(stream):
 
 def _is_reentrant(error):
     # type: (RuntimeError) -> bool
-    """Return whether code that must not be interrupted by itself raised the error."""
-    return str(error).startswith("reentrant call")
+    """Return whether code that must not be interrupted by itself raised the error.
+
+    It is the one that is being handled. Up to Python 3.10 it has no text if another signal came
+    while C made that; then its traceback ends where C was called.
+    """
+    if str(error):
+        return str(error).startswith("reentrant call")
+    traceback = sys.exc_info()[2]
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals is globals()
 
 
 def _atomic_size(raw):

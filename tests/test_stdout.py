@@ -490,6 +490,85 @@ def test_a_signal_handler_that_cannot_emit_is_told_what_to_do():
     kill(process)
 
 
+# Its second signal comes while C makes the text of the error that the first handler gets.
+EMIT_AMID_ERROR = """
+import os, signal, sys
+from benchmarkai import emit
+
+for _ in range(int(sys.argv[1])):
+    emit({"before": 0})
+signals = [signal.SIGUSR1, signal.SIGUSR2]
+for each in signals:
+    signal.signal(each, lambda number, frame: emit({"handler": signals.index(number)}))
+
+class Name(object):
+    def __repr__(self):
+        global is_sent
+        if not is_sent:
+            is_sent = True
+            os.kill(os.getpid(), signals[1])
+        return "name"
+
+is_sent = False
+sys.stdout.buffer.raw.name = Name()
+print("x" * 200000)
+"""
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 calls a handler between two operations only")
+@pytest.mark.parametrize("emits_before", ["0", "1"])
+def test_a_signal_handler_may_emit_while_another_finds_the_stream_busy(emits_before):
+    process = start(
+        [sys.executable, "-c", EMIT_AMID_ERROR, emits_before],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    data = b""
+    while b"x" not in data:
+        data += bounded(lambda: os.read(process.stdout.fileno(), 100))
+    process.send_signal(signal.SIGUSR1)
+    result = finish(process)
+    assert (result.code, result.err) == (0, "")
+    assert (data.decode() + result.out).count("x") == 200000
+    assert re.findall(r"^{.*}$", result.out, re.M) == ['{"handler": 1}', '{"handler": 0}']
+
+
+# Its emit() waits for a reader, after text that the program has printed.
+RAISE_AMID_FLUSH = """
+import os, signal, sys
+from benchmarkai import emit
+
+def handler(number, frame):
+    if frame.f_code.co_name == "_write":
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise RuntimeError(sys.argv[1])
+
+signal.signal(signal.SIGALRM, handler)
+emit({"a": 1})
+os.write(1, b"x" * (65536 - len('{"a": 1}\\n')))
+sys.stdout.write("y")
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+try:
+    emit({"b": 2})
+except RuntimeError as error:
+    os.write(2, str(error.args).encode() + b"\\n")
+"""
+
+
+@pytest.mark.skipif(PY2, reason="Python 2 calls a handler between two operations only")
+@pytest.mark.parametrize("text", ["", "stop"])
+def test_an_error_that_a_signal_handler_raises_reaches_the_program(text):
+    process = start(
+        [sys.executable, "-c", RAISE_AMID_FLUSH, text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert bounded(process.stderr.readline).decode() == "(%r,)\n" % text
+    result = finish(process)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.replace("x", "") == '{"a": 1}\ny'
+
+
 RAISE_AMID_EMIT = """
 import os, signal
 from benchmarkai import emit
