@@ -5,14 +5,14 @@ import random
 import threading
 from collections import deque
 from functools import partial
-from typing import Callable, Deque, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Deque, List, Mapping, Optional, Sequence
 
-from benchmarkai.daemon.backends.base import Backend, FatalError, Rejected, Unavailable
+from benchmarkai.daemon.backends.base import Answer, Backend, FatalError, Rejected, Unavailable
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.log import RejectionLog, count, log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
-from benchmarkai.daemon.rejects import metric_entry
+from benchmarkai.daemon.rejects import batch_entry, metric_entry
 from benchmarkai.daemon.spool import Spool, SpoolFull
 
 _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
@@ -26,8 +26,9 @@ _PROBES = 8
 class Delivery:
     """Takes batches of metrics from the spool, sends them, and removes what was accepted.
 
-    A batch is sent when batch_size metrics wait, or flush_interval seconds after the first of
-    them has come. If the server rejects it without saying which metric is bad, its halves are
+    A batch is sent when batch_size metrics wait, or when the first of them has waited for
+    flush_interval seconds, or up to half as long: daemons that were started together do not send
+    together. If the server rejects a batch without saying which metric is bad, its halves are
     sent, and so on. Each part is removed from the spool as soon as the server has answered.
 
     A server that has not accepted any metric yet may be the wrong one, or have been given the
@@ -103,7 +104,7 @@ class Delivery:
             return None if self._finishing else math.inf
         now = self._clock.monotonic()
         if self._flush_at is None:
-            self._flush_at = now + self._flush_interval
+            self._flush_at = now + self._flush_interval * random.uniform(0.5, 1.0)
         if (
             waiting < self._batch_size
             and now < self._flush_at
@@ -127,7 +128,7 @@ class Delivery:
         if not any(reasons):
             return batch
         rejected = [(metric, reason) for metric, reason in zip(batch, reasons) if reason]
-        self._settle([metric for metric, _ in rejected], rejected)
+        self._settle([metric for metric, _ in rejected], Answer(rejected))
         return [metric for metric, reason in zip(batch, reasons) if not reason]
 
     def _reasons_to_reject(self, metrics: Sequence[Metric]) -> Sequence[Optional[str]]:
@@ -158,9 +159,9 @@ class Delivery:
             self._split()
             return
         try:
-            rejected = self._backend.send(part) or []
-            if len(rejected) == len(part) and not self._is_proven:
-                raise Rejected(rejected[0][1])
+            answer = self._backend.send(part) or Answer()
+            if len(answer.rejected) == len(part) and not self._is_proven:
+                raise Rejected(answer.rejected[0][1])
         except (Unavailable, FatalError):
             raise
         except Rejected as error:
@@ -170,20 +171,28 @@ class Delivery:
             if len(part) > 1:
                 self._split()
                 return
-            rejected = [(part[0], str(error))]
+            answer = Answer([(part[0], str(error))])
         except Exception as error:
             log.debug("unexpected error", exc_info=True)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-        self._is_bad = self._is_left and not rejected
+        if len(answer.postponed) == len(part):
+            raise Unavailable(answer.reason, answer.retry_after)
+        self._is_bad = self._is_left and not (answer.rejected or answer.postponed)
         self._is_left = False
         self._parts.pop()
-        if len(rejected) < len(part):
+        if len(answer.rejected) + len(answer.postponed) + answer.unidentified < len(part):
             self._is_proven = True
         if self._is_probing:
             self._is_probing = False
             self._parts.clear()
-        self._settle(part, rejected)
+        if answer.postponed:
+            self._parts.append(answer.postponed)
+            postponed = {metric.sequence for metric in answer.postponed}
+            part = [metric for metric in part if metric.sequence not in postponed]
+        self._settle(part, answer)
         self._record()
+        if answer.postponed:
+            raise Unavailable(answer.reason, answer.retry_after)
         self._note_success()
 
     def _split(self) -> None:
@@ -211,20 +220,28 @@ class Delivery:
                 "in the options: all metrics are kept)"
             )
 
-    def _settle(self, part: Sequence[Metric], rejected: Sequence[Tuple[Metric, str]]) -> None:
+    def _settle(self, part: Sequence[Metric], answer: Answer) -> None:
         """Note what the spool has to record about metrics that are done with."""
-        if rejected:
-            entries = [metric_entry(metric, reason) for metric, reason in rejected]
+        entries = [metric_entry(metric, reason) for metric, reason in answer.rejected]
+        if answer.unidentified:
+            entries.append(batch_entry(part, answer.unidentified, answer.reason))
+        if entries:
             self._unrecorded.append(partial(self._spool.reject, entries))
         self._unrecorded.append(partial(self._spool.remove, part))
-        self._unrecorded.append(partial(self._count, len(part), rejected))
+        self._unrecorded.append(partial(self._count, part, answer))
 
-    def _count(self, number: int, rejected: Sequence[Tuple[Metric, str]]) -> None:
-        self.delivered += number - len(rejected)
-        self.rejected += len(rejected)
-        if rejected:
-            metric, reason = rejected[0]
-            self._rejections.add(len(rejected), repr(metric.name), reason)
+    def _count(self, part: Sequence[Metric], answer: Answer) -> None:
+        rejected = len(answer.rejected) + answer.unidentified
+        self.delivered += len(part) - rejected
+        self.rejected += rejected
+        for metric, reason in answer.rejected[:1]:
+            self._rejections.add(len(answer.rejected), repr(metric.name), reason)
+        if answer.unidentified:
+            self._rejections.add(
+                answer.unidentified,
+                f"one of the {count(len(part), 'metric')} from {part[0].name!r} on",
+                answer.reason,
+            )
 
     def _record(self) -> None:
         while self._unrecorded:
@@ -246,7 +263,9 @@ class Delivery:
 
     def _note_failure(self, error: Exception) -> float:
         """Return the pause before the next attempt."""
-        self._pause = (getattr(error, "retry_after", None) or 0.0) + _backoff(self._failures)
+        # A server that asks for a pause may ask many daemons, which must not come back together.
+        wanted = getattr(error, "retry_after", None) or 0.0
+        self._pause = wanted + random.uniform(0, max(wanted / 2, _longest_pause(self._failures)))
         self._failures += 1
         self._failed_at = self._clock.monotonic()
         pause = self._pause_before_retry()
@@ -322,6 +341,6 @@ class DeliveryThread(threading.Thread):
             self._has_news = False
 
 
-def _backoff(failures: int) -> float:
-    """Return a random pause in seconds, after so many failures before this one."""
-    return random.uniform(0, min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))
+def _longest_pause(failures: int) -> float:
+    """Return the longest pause in seconds, after so many failures before this one."""
+    return min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10))

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import stat
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.files import remove_files, replace_file
 from benchmarkai.daemon.log import log
@@ -120,18 +120,33 @@ class RejectsFile:
 
 
 def metric_entry(metric: Metric, reason: str) -> Entry:
+    return {**_describe(metric), "reason": redact(reason)}
+
+
+def batch_entry(metrics: Sequence[Metric], rejected: int, reason: str) -> Entry:
+    """Return one entry for metrics of which so many were rejected, nobody knows which.
+
+    It cannot be taken back, because all others would be sent twice.
+    """
+    return {
+        "metrics": [_describe(metric) for metric in metrics],
+        "rejected": rejected,
+        "reason": f"{rejected} of these {len(metrics)}: {redact(reason)}",
+    }
+
+
+def line_entry(line: bytes, reason: str, time: int) -> Entry:
+    return {"time": time, "line": line.decode("utf-8", "backslashreplace"), "reason": reason}
+
+
+def _describe(metric: Metric) -> Dict[str, Any]:
     return {
         "id": metric.id,
         "time": metric.time,
         "name": metric.name,
         "value": metric.value,
         "labels": metric.labels,
-        "reason": redact(reason),
     }
-
-
-def line_entry(line: bytes, reason: str, time: int) -> Entry:
-    return {"time": time, "line": line.decode("utf-8", "backslashreplace"), "reason": reason}
 
 
 def _encode(entry: Entry) -> bytes:

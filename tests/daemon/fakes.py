@@ -3,7 +3,7 @@
 import math
 
 from benchmarkai.child import Child
-from benchmarkai.daemon.backends.base import Backend
+from benchmarkai.daemon.backends.base import Answer, Backend
 from benchmarkai.daemon.clock import Clock
 
 NEVER = 3600.0  # seconds
@@ -33,7 +33,8 @@ class VirtualClock(Clock):
 class FakeBackend(Backend):
     """Keeps the values that it gets and those that it accepts, one list for each call of send().
 
-    answers: for the calls in turn, a function of the metrics.
+    answers: for the calls in turn, a function of the metrics. It returns an Answer, or what is
+        rejected, or None.
     rule: the same for all later calls. By default it accepts all.
     """
 
@@ -47,8 +48,11 @@ class FakeBackend(Backend):
         values = [metric.value for metric in metrics]
         self.calls.append(values)
         answer = (self.answers.pop(0) if self.answers else self.rule)(metrics)
-        bad = [metric.value for metric, _ in answer or []]
-        self.accepted.append([value for value in values if value not in bad])
+        if not isinstance(answer, Answer):
+            answer = Answer(answer or ())
+        bad = {metric.sequence for metric, _ in answer.rejected}
+        bad |= {metric.sequence for metric in answer.postponed}
+        self.accepted.append([metric.value for metric in metrics if metric.sequence not in bad])
         return answer
 
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
+from benchmarkai.daemon.backends.base import Answer, FatalError, Rejected, Unavailable
 from benchmarkai.daemon.delivery import Delivery, DeliveryThread
 from benchmarkai.daemon.spool import Spool, SpoolFull
 from tests.daemon.fakes import NEVER, FakeBackend, VirtualClock, fail, run_steps
@@ -110,7 +110,7 @@ def test_what_an_earlier_daemon_has_left_is_sent_at_once(spool, make_delivery, c
 
 
 @pytest.fixture
-def idle_delivery(make_delivery):
+def idle_delivery(make_delivery, longest_pauses):
     """A delivery of three at once that has found an empty spool."""
     delivery = make_delivery(FakeBackend(), batch_size=3, flush_interval=NEVER)
     assert delivery.step() == math.inf
@@ -141,6 +141,18 @@ def test_a_partial_batch_is_sent_after_the_flush_interval(spool, clock, idle_del
         assert [idle_delivery.step(), idle_delivery.step()] == [0.0, 0.0]
         assert idle_delivery.step() == math.inf
     assert sent_by(idle_delivery) == [[1, -1], [2, -2]]
+
+
+def test_the_moment_of_a_partial_batch_is_random(spool, clock, make_delivery):
+    pauses = []
+    for number in range(200):
+        delivery = make_delivery(FakeBackend(), flush_interval=10.0)
+        assert delivery.step() == math.inf
+        add(spool, number)
+        pauses.append(delivery.step())
+        run_steps(delivery, clock)
+    assert all(5 <= pause <= 10 for pause in pauses)
+    assert min(pauses) < 6 and max(pauses) > 9
 
 
 def test_a_partial_batch_is_sent_once_the_spool_is_full(spool, idle_delivery, monkeypatch):
@@ -249,9 +261,23 @@ def test_a_retry_comes_no_sooner_than_the_server_wants(
 ):
     delivery = failed_delivery(spool, clock, make_delivery, 1, retry_after=1000)
     assert messages() == [
-        "cannot deliver: HTTP 503: not now; 1 metric waiting; next retry in 1000.5 s"
+        "cannot deliver: HTTP 503: not now; 1 metric waiting; next retry in 1500.0 s"
     ]
-    assert delivery.step() == 1000.5
+    assert delivery.step() == 1500.0
+
+
+def test_daemons_that_a_server_has_sent_away_do_not_come_back_together(spool, clock, make_delivery):
+    pauses = [
+        failed_delivery(spool, clock, make_delivery, 1, retry_after=60).step() for _ in range(200)
+    ]
+    assert all(60 <= pause <= 90 for pause in pauses)
+    assert min(pauses) < 65 and max(pauses) > 85
+    # A short pause of the server leaves the back-off as it is.
+    pauses = [
+        failed_delivery(spool, clock, make_delivery, 7, retry_after=1).step() for _ in range(200)
+    ]
+    assert all(1 <= pause <= 31 for pause in pauses)
+    assert min(pauses) < 8 and max(pauses) > 24
 
 
 def test_finishing_shortens_the_pauses_to_half_a_second(
@@ -518,6 +544,68 @@ def test_what_the_backend_cannot_hold_is_rejected_without_a_request(spool, deliv
     assert messages() == [
         f"rejected 3 metrics, the first is 'a': the label a-b is bad: see {spool.rejects.path}"
     ]
+
+
+# A server that takes some, or says of how many it has rejected
+
+
+def postpone_threes(metrics):
+    threes = [metric for metric in metrics if metric.value % 3 == 0]
+    return Answer(postponed=threes, reason="HTTP 429: busy", retry_after=60)
+
+
+def test_only_what_a_server_has_postponed_is_sent_again(spool, clock, make_delivery, messages):
+    backend = FakeBackend(postpone_threes, postpone_threes)
+    delivery = make_delivery(backend, batch_size=7)
+    add(spool, *range(1, 10))
+    run_steps(delivery, clock)
+    assert backend.calls == [[1, 2, 3, 4, 5, 6, 7], [3, 6], [3, 6], [8, 9]]
+    assert (delivery.delivered, delivery.rejected, spool.waiting()) == (9, 0, 0)
+    assert clock.now >= VirtualClock().now + 120  # as the server has asked, twice
+    assert messages()[0].startswith("cannot deliver: HTTP 429: busy; 4 metrics waiting; next retry")
+    assert messages()[-1] == "delivering again"
+
+
+def test_what_a_server_has_not_postponed_is_done_with_at_once(spool, clock, make_delivery):
+    delivery = make_delivery(FakeBackend(postpone_threes))
+    add(spool, *range(1, 10))
+    run_steps(delivery, clock, until=lambda: delivery.last_error is not None)
+    assert [metric.value for metric in spool.oldest(10)] == [3, 6, 9]
+    assert (delivery.delivered, delivery.last_error) == (6, "HTTP 429: busy")
+
+
+def test_a_server_that_takes_some_of_a_batch_may_reject_others(spool, deliver):
+    def answer(metrics):
+        one, two, three = metrics
+        return Answer([(one, "HTTP 400: bad")], [two], reason="busy")
+
+    add(spool, 1, 2, 3)
+    backend = FakeBackend(answer)
+    delivery = deliver(backend)
+    assert backend.accepted == [[3], [2]]
+    assert (delivery.delivered, delivery.rejected) == (2, 1)
+    assert rejected_values(spool) == [1]
+
+
+def test_nothing_is_sent_again_of_a_batch_of_which_a_server_has_rejected_some(
+    spool, deliver, messages
+):
+    answer = Answer(unidentified=2, reason="too old")
+    backend = FakeBackend(lambda metrics: answer)
+    add(spool, 1, 2, 3)
+    delivery = deliver(backend)
+    assert backend.calls == [[1, 2, 3]]
+    assert (delivery.delivered, delivery.rejected, spool.waiting()) == (1, 2, 0)
+    (entry,) = rejected_entries(spool)
+    assert (entry["rejected"], entry["reason"]) == (2, "2 of these 3: too old")
+    assert [metric["value"] for metric in entry["metrics"]] == [1, 2, 3]
+    assert all(metric["labels"] == {"run": "42"} for metric in entry["metrics"])
+    assert messages() == [
+        "rejected 2 metrics, the first is one of the 3 metrics from 'a' on: too old: see "
+        + spool.rejects.path
+    ]
+    assert spool.take_back_rejected(also_new=True) == 0
+    assert len(rejected_entries(spool)) == 1
 
 
 # A server that has not accepted any metric yet

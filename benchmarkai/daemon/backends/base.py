@@ -1,6 +1,6 @@
 """The contract of a backend, and the errors with which it answers."""
 
-from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import click
 
@@ -26,6 +26,24 @@ class FatalError(Exception):
     """The backend cannot go on. The daemon ends, and keeps the metrics."""
 
 
+class Answer(NamedTuple):
+    """What a server has said about the metrics of a request. It has accepted all others.
+
+    rejected: those that it will never accept, each with the reason.
+    postponed: those that it is too busy for. They are sent again.
+    unidentified: how many it has rejected without saying which. None of the metrics, except for
+        those that are postponed, is sent again.
+    reason: why some are postponed, or rejected without saying which.
+    retry_after: as in Unavailable, for those that are postponed.
+    """
+
+    rejected: Sequence[Tuple[Metric, str]] = ()
+    postponed: Sequence[Metric] = ()
+    unidentified: int = 0
+    reason: str = ""
+    retry_after: Optional[float] = None
+
+
 class Backend:
     """Sends metrics to one kind of server.
 
@@ -34,10 +52,13 @@ class Backend:
     reported at the start.
 
     options: what the command takes besides the common options.
+    place: the names of the options that say where the metrics go, such as "url". They tell
+        whether what waits in a spool was meant for another place.
     max_batch_size: the number of metrics that send() accepts at once, or None.
     """
 
     options: ClassVar[Sequence[click.Option]] = ()
+    place: ClassVar[Sequence[str]] = ()
     max_batch_size: ClassVar[Optional[int]] = None
 
     def __init__(self, **options: Any) -> None:
@@ -51,13 +72,10 @@ class Backend:
         """Return why the server cannot hold the metric, apart from its labels, or None."""
         return None
 
-    def send(self, metrics: Sequence[Metric]) -> Optional[List[Tuple[Metric, str]]]:
-        """Return once the server has accepted the metrics.
+    def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
+        """Send the metrics, and return what the server has said; None if it has accepted them all.
 
-        Returns those that it has rejected for good, each with the reason, or None.
-
-        Raises Unavailable; Rejected if the server rejects some without saying which, and then
-        all of them are sent again in smaller batches; FatalError. Any other error counts as
-        Unavailable.
+        Raises Unavailable; Rejected if the server rejects all because some are bad, and then they
+        are sent again in smaller batches; FatalError. Any other error counts as Unavailable.
         """
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from typing import Any, Dict, List, Mapping, NoReturn, Sequence, Tuple, Union
 
 from benchmarkai.daemon.backends import base
-from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric, format_time
 from benchmarkai.daemon.options import option, secret_option, url_option, user_option
 
@@ -33,6 +33,7 @@ class BulkBackend(base.Backend):
         user_option(),
         secret_option("--password", "the password"),
     ]
+    place = ["url", "index"]
 
     def __init__(self, index: str) -> None:
         self._index = index
@@ -50,7 +51,7 @@ class BulkBackend(base.Backend):
         """Return what an error that the client has raised means, or None if the client did not."""
         raise NotImplementedError
 
-    def send(self, metrics: Sequence[Metric]) -> List[Tuple[Metric, str]]:
+    def send(self, metrics: Sequence[Metric]) -> Answer:
         operations: List[Dict[str, Any]] = []
         for metric in metrics:
             operations.append({"create": {"_index": self._index, "_id": metric.id}})
@@ -72,7 +73,7 @@ class BulkBackend(base.Backend):
                 f"cannot write to the index {self._index!r}",
                 is_too_large=getattr(error, "status_code", None) == _TOO_LARGE,
             )
-        return _rejected_items(metrics, response)
+        return Answer(_rejected_items(metrics, response))
 
     def _ensure_index(self) -> None:
         try:

@@ -14,7 +14,7 @@ import sqlite3
 from unittest import mock
 
 from benchmarkai.daemon import files, rejects
-from benchmarkai.daemon.backends.base import Backend, Rejected, Unavailable
+from benchmarkai.daemon.backends.base import Answer, Backend, Rejected, Unavailable
 from benchmarkai.daemon.clock import Clock
 
 CAPACITY = 1 << 16  # bytes of a pipe
@@ -354,7 +354,10 @@ class Server(Backend):
     arrived: (id, time, name, value) of each metric that it has stored.
     """
 
-    MODES = ("up", "down", "slow", "rejects some", "rejects all", "names bad", "loses answers")
+    MODES = (
+        *("up", "down", "slow", "busy"),
+        *("rejects some", "rejects all", "names bad", "loses answers"),
+    )
 
     def __init__(self, world):
         self.world = world
@@ -381,7 +384,14 @@ class Server(Backend):
             self.store(good)
             self.has_accepted = self.has_accepted or bool(good)
             self.world.step()
-            return [(metric, f"bad, after {self.has_accepted}") for metric in bad]
+            return Answer([(metric, f"bad, after {self.has_accepted}") for metric in bad])
+        if mode == "busy" and not bad:
+            taken = [metric for metric in metrics if self.world.rng.random() < 0.5]
+            self.store(taken)
+            self.has_accepted = self.has_accepted or bool(taken)
+            self.world.step()
+            postponed = [metric for metric in metrics if metric not in taken]
+            return Answer(postponed=postponed, reason="busy")
         if mode == "loses answers" and self.world.rng.random() < 0.5:
             if not bad:
                 self.store(metrics)
