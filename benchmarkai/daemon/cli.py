@@ -185,15 +185,11 @@ def _make_settings(
 
 
 def _target(name: str, backend_type: Type[Backend], options: Any) -> str:
-    """Return the place that the options name, without users and secrets."""
+    """Return the place that the options name, such as "influxdb http://a:8086 database=b"."""
     words = [name]
-    for parameter in backend_type.options:
-        key = parameter.name or ""
-        is_secret = parameter.opts[0] != "--" + key.replace("_", "-")  # such as --token-file
-        if key in ("url", "gateway"):
-            words.insert(1, options[key])
-        elif options[key] is not None and key != "user" and not is_secret:
-            words.append(f"{key}={options[key]}")
+    for key in backend_type.place:
+        if options[key] is not None:
+            words.append(options[key] if key in ("url", "gateway") else f"{key}={options[key]}")
     return " ".join(words)
 
 
@@ -237,6 +233,14 @@ def _resend_command(context: click.Context, spool: str) -> str:
             continue
         name = parameter.name or ""
         if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT):
-            words += [parameter.opts[0], str(values[name])]
+            words += _words_of(parameter.opts[0], values[name])
     words += ["--spool", spool, "--shutdown-timeout", "60", "--", "true"]
     return " ".join(map(shlex.quote, words))
+
+
+def _words_of(option: str, value: Any) -> List[str]:
+    if isinstance(value, bool):
+        return [option] if value else []
+    if isinstance(value, dict):
+        return [word for pair in value.items() for word in (option, "=".join(pair))]
+    return [option, str(value)]

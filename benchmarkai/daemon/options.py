@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import click
 
@@ -16,6 +16,39 @@ def option(name: str, help: str, **attributes: Any) -> click.Option:
     """Return an option that may also be given by the variable BAI_DAEMON_NAME."""
     attributes.setdefault("callback", _reject_empty)
     return click.Option([name], help=help, envvar=variable(name), show_envvar=True, **attributes)
+
+
+def pairs_option(
+    name: str, help: str, check: Callable[[Dict[str, str]], Any] = lambda pairs: None
+) -> click.Option:
+    """Return an option for NAME=VALUE, which may be repeated. Its value is a dict.
+
+    In its variable, the pairs are on lines, as a value may contain spaces.
+
+    check: called with the dict; raises click.BadParameter.
+    """
+
+    def parse(
+        context: click.Context, parameter: click.Parameter, words: Sequence[str]
+    ) -> Dict[str, str]:
+        pairs = _parse_pairs(context, parameter, words)
+        check(pairs)
+        return pairs
+
+    return option(
+        name,
+        help + " May be repeated.",
+        metavar="NAME=VALUE",
+        multiple=True,
+        type=_Line(),
+        callback=parse,
+    )
+
+
+def file_option(name: str, help: str) -> click.Option:
+    """Return an option for the path of a file. Its value is absolute."""
+    path = click.Path(exists=True, dir_okay=False, readable=True)
+    return option(name, help, metavar="FILE", type=path, callback=_absolute_path)
 
 
 def url_option(default: str, help: str, name: str = "--url") -> click.Option:
@@ -44,7 +77,7 @@ def secret_option(name: str, description: str, is_ascii: bool = False) -> click.
         if path is None:
             source, data = variable(name), os.environb.get(os.fsencode(variable(name)))
         else:
-            source, data = repr(path), _read_file(path)
+            source, data = repr(path), read_file(path)
             absolute = path if path == "-" else os.path.abspath(path)
             secret_files(context)[parameter.name or ""] = absolute
         if data is None:
@@ -77,6 +110,16 @@ def secret_files(context: click.Context) -> Dict[str, str]:
 def variable(name: str) -> str:
     """Return the environment variable for the option of this name."""
     return "BAI_DAEMON_" + name.lstrip("-").upper().replace("-", "_")
+
+
+def read_file(path: str) -> bytes:
+    """Return what is in a file; - is stdin. Raises click.BadParameter."""
+    try:
+        with click.open_file(path, "rb") as file:
+            data: bytes = file.read()
+            return data
+    except OSError as error:
+        raise click.BadParameter(f"{path!r}: {error.strerror}") from error
 
 
 def _reject_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -115,15 +158,6 @@ def _check_user(
     return value
 
 
-def _read_file(path: str) -> bytes:
-    try:
-        with click.open_file(path, "rb") as file:
-            data: bytes = file.read()
-            return data
-    except OSError as error:
-        raise click.BadParameter(f"{path!r}: {error.strerror}") from error
-
-
 def _parse_secret(data: bytes, is_ascii: bool) -> str:
     """Return the secret. The message of a ValueError does not show it."""
     try:
@@ -144,10 +178,15 @@ def _has_control_characters(text: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
 
 
-def _parse_labels(
+class _Line(click.types.StringParamType):
+    name = "text"
+    envvar_list_splitter = "\n"
+
+
+def _parse_pairs(
     context: click.Context, parameter: click.Parameter, words: Sequence[str]
 ) -> Dict[str, str]:
-    labels: Dict[str, str] = {}
+    pairs: Dict[str, str] = {}
     for word in words:
         name, _, value = word.partition("=")
         if not (name and value):
@@ -156,10 +195,16 @@ def _parse_labels(
             word.encode("utf-8")
         except UnicodeEncodeError:
             raise click.BadParameter(f"{word!r} is not UTF-8") from None
-        if name in labels:
+        if name in pairs:
             raise click.BadParameter(f"{name!r} is given twice")
-        labels[name] = value
-    return labels
+        pairs[name] = value
+    return pairs
+
+
+def _absolute_path(
+    context: click.Context, parameter: click.Parameter, path: Optional[str]
+) -> Optional[str]:
+    return None if path is None else os.path.abspath(path)
 
 
 def _parse_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -208,7 +253,7 @@ COMMON: Sequence[click.Parameter] = [
         "A label for all metrics, such as run=42. May be repeated.",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=_parse_labels,
+        callback=_parse_pairs,
     ),
     option(
         "--spool",

@@ -44,6 +44,7 @@ class Backend(base.Backend):
         option("--namespace", "The namespace.", default="BenchmarkAI", show_default=True),
         option("--region", "The region, such as eu-west-1."),
     ]
+    place = ["namespace", "region"]
 
     def __init__(self, namespace: str, region: Optional[str]) -> None:
         import boto3

@@ -1,12 +1,11 @@
 import re
-from typing import Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 from urllib.parse import urlencode
 
-from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Unavailable
-from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 from benchmarkai.daemon.metric import Metric
-from benchmarkai.daemon.options import option, secret_option, url_option, user_option
+from benchmarkai.daemon.options import option, secret_option, url_option
 
 _AMBIGUOUS = re.compile(r"\\[,= ]")
 
@@ -25,34 +24,18 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:8086", "The server."),
         option("--database", "The database; the bucket in InfluxDB 2.", required=True),
-        user_option(),
-        secret_option("--password", "the password"),
         secret_option("--token", "the token, in place of a user", is_ascii=True),
+        *http.OPTIONS,
     ]
+    place = ["url", "database"]
 
-    def __init__(
-        self,
-        url: str,
-        database: str,
-        user: Optional[str],
-        password: Optional[str],
-        token: Optional[str],
-    ) -> None:
-        import urllib3
+    def __init__(self, url: str, database: str, token: Optional[str], **connection: Any) -> None:
         from influxdb_client import Point
 
         self._point = Point
-        self._errors = urllib3.exceptions
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(total=TIMEOUT), retries=False, headers={}
-        )
+        self._client = http.Client(url, f"Token {token}" if token else None, **connection)
         # The API of InfluxDB 1, which InfluxDB 2 and 3 have too.
-        self._url = url + "/write?" + urlencode({"db": database, "precision": "ns"})
-        self._headers = {"Content-Type": "text/plain; charset=utf-8"}
-        if token:
-            self._headers["Authorization"] = "Token " + token
-        elif user:
-            self._headers["Authorization"] = basic_auth(user, password)
+        self._path = "/write?" + urlencode({"db": database, "precision": "ns"})
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         for label in labels.items():
@@ -85,14 +68,7 @@ class Backend(base.Backend):
                 point.tag(name, value)
             lines.append(point.to_line_protocol())
         body = "\n".join(lines).encode("utf-8")
-        try:
-            response = self._pool.request("POST", self._url, body=body, headers=self._headers)
-        except self._errors.HTTPError as error:
-            raise Unavailable(str(error)) from error
-        text = f"{self._url}: {response.data.decode('utf-8', 'replace')}"
-        failure = error_for(response.status, text, response.headers)
-        if failure is not None:
-            raise failure
+        response = self._client.post(self._path, body, "text/plain; charset=utf-8")
         if response.status != 204:
             raise Unavailable(
                 f"unexpected response, HTTP {response.status}; is this an InfluxDB server?"

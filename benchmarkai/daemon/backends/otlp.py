@@ -23,6 +23,7 @@ class Backend(base.Backend):
     """
 
     options = [url_option("http://localhost:4318", "The collector, without /v1/metrics.")]
+    place = ["url"]
 
     def __init__(self, url: str) -> None:
         import requests

@@ -1,14 +1,10 @@
-import http.client
 import re
-import urllib.error
-import urllib.request
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Unavailable
-from benchmarkai.daemon.backends.http import TIMEOUT, basic_auth, error_for
 from benchmarkai.daemon.metric import Metric
-from benchmarkai.daemon.options import option, secret_option, url_option, user_option
+from benchmarkai.daemon.options import option, url_option
 
 # https://prometheus.io/docs/concepts/data_model/
 _INVALID_IN_NAMES = re.compile("[^a-zA-Z0-9_:]")
@@ -33,20 +29,18 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:9091", "The Pushgateway.", name="--gateway"),
         option("--job", "The label job.", default="benchmark", show_default=True),
-        user_option(),
-        secret_option("--password", "the password"),
+        *http.OPTIONS,
     ]
+    place = ["gateway", "job"]
 
-    def __init__(
-        self, gateway: str, job: str, user: Optional[str], password: Optional[str]
-    ) -> None:
+    def __init__(self, gateway: str, job: str, **connection: Any) -> None:
         import prometheus_client
 
-        self._client = prometheus_client
+        self._prometheus = prometheus_client
         self._gateway = gateway
         self._job = job
-        self._headers = {"Authorization": basic_auth(user, password)} if user else {}
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        # Not all Pushgateways know gzip.
+        self._client = http.Client(gateway, compress=False, **connection)
         self._originals: Dict[str, str] = {}  # names of metrics, by their names in Prometheus
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
@@ -74,24 +68,13 @@ class Backend(base.Backend):
             labels = tuple(sorted(metric.labels.items()))
             groups.setdefault(labels, {})[metric.name] = metric.value
         for labels, values in groups.items():
-            registry = self._client.CollectorRegistry()
+            registry = self._prometheus.CollectorRegistry()
             for name, value in values.items():
-                gauge = self._client.Gauge(_valid_name(name), name, registry=registry)
+                gauge = self._prometheus.Gauge(_valid_name(name), name, registry=registry)
                 gauge.set(value)
-            self._push(registry, dict(labels))
-
-    def _push(self, registry: Any, labels: Mapping[str, str]) -> None:
-        try:
-            self._client.pushadd_to_gateway(
-                self._gateway, self._job, registry, labels, TIMEOUT, self._make_request
+            self._prometheus.pushadd_to_gateway(
+                self._gateway, self._job, registry, dict(labels), handler=self._make_request
             )
-        except urllib.error.HTTPError as error:
-            failure = error_for(error.code, _body_of(error), error.headers)
-            if failure is None:
-                raise
-            raise failure from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"{self._gateway}: {error}") from error
 
     def _make_request(
         self,
@@ -104,30 +87,16 @@ class Backend(base.Backend):
         """Return the function that sends the request: a handler of prometheus_client."""
 
         def send() -> None:
-            all_headers = {**dict(headers), **self._headers}
-            request = urllib.request.Request(url, data, all_headers, method=method)
-            with self._opener.open(request, timeout=timeout) as response:
-                # A Pushgateway says nothing. A login page does.
-                if response.read(1):
-                    raise Unavailable(
-                        f"unexpected response, HTTP {response.status}; is this a Pushgateway?"
-                    )
+            path = url[len(self._gateway) :]
+            response = self._client.request(method, path, data, dict(headers))
+            http.raise_failure(response)
+            # A Pushgateway says nothing. A login page does.
+            if response.data:
+                raise Unavailable(
+                    f"unexpected response, HTTP {response.status}; is this a Pushgateway?"
+                )
 
         return send
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST becomes a GET, whose response says nothing about the metrics."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
-
-
-def _body_of(error: urllib.error.HTTPError) -> str:
-    try:
-        return error.read(1000).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return error.reason
 
 
 def _valid_name(name: str) -> str:
