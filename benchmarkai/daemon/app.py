@@ -34,6 +34,8 @@ class Settings:
 
     fifo: the path of the pipe; None creates one in a temporary folder.
     spool: the path of the spool; None puts it next to the pipe.
+    no_name_labels: whether names that end in labels are left as they are.
+    time_step: how far apart the times of a series are, in nanoseconds; 0 for any.
     command: the program to run, and its arguments; empty without one.
     target: the server, for the log and the spool.
     """
@@ -41,6 +43,8 @@ class Settings:
     fifo: Optional[str]
     fifo_mode: int
     labels: Mapping[str, str]
+    no_name_labels: bool
+    time_step: int
     spool: Optional[str]
     spool_limit: int
     refused_limit: int
@@ -102,13 +106,21 @@ def _run(settings: Settings, backend: Backend, signals: Signals, fifo: str) -> O
                     settings.spool_limit,
                     settings.refused_limit,
                     clock,
+                    settings.time_step,
                     may_share=bool(settings.command),
                 )
             )
             intake = _prepare(settings, spool, path, clock)
         except (PipeError, SpoolError, SpoolFull) as error:
             raise StartError(str(error)) from error
-        delivery = Delivery(spool, backend, settings.batch_size, settings.flush_interval, clock)
+        delivery = Delivery(
+            spool,
+            backend,
+            settings.batch_size,
+            settings.flush_interval,
+            clock,
+            name_labels=not settings.no_name_labels,
+        )
         thread = stack.enter_context(DeliveryThread(delivery))
         service = Service(
             signals,

@@ -229,9 +229,9 @@ def _resend_command(context: click.Context, spool: str) -> str:
     words = ["bai-daemon", context.info_name or ""]
     values = {**context.params, **secret_files(context)}
     for parameter in context.command.params:
-        if parameter in COMMON:
-            continue
         name = parameter.name or ""
+        if parameter in COMMON and name != "no_name_labels":
+            continue
         if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT):
             words += _words_of(parameter.opts[0], values[name])
     words += ["--spool", spool, "--shutdown-timeout", "60", "--", "true"]

@@ -13,6 +13,7 @@ from benchmarkai.daemon.log import RejectionLog, count, log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
 from benchmarkai.daemon.rejects import batch_entry, metric_entry
+from benchmarkai.daemon.series import NameLabels
 from benchmarkai.daemon.spool import Spool, SpoolFull
 
 _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
@@ -31,6 +32,8 @@ class Delivery:
     together. If the server rejects a batch without saying which metric is bad, its halves are
     sent, and so on. Each part is removed from the spool as soon as the server has answered.
 
+    name_labels: whether a name that ends in labels is read as a name and labels.
+
     A server that has not accepted any metric yet may be the wrong one, or have been given the
     wrong password. What it rejects stays in the spool, and is sent again.
 
@@ -45,8 +48,10 @@ class Delivery:
         batch_size: int,
         flush_interval: float,
         clock: Optional[Clock] = None,
+        name_labels: bool = True,
     ) -> None:
         self._spool = spool
+        self._name_labels = NameLabels() if name_labels else None
         self._backend = backend
         self._batch_size = min(batch_size, backend.max_batch_size or batch_size)
         self._flush_interval = flush_interval
@@ -114,13 +119,16 @@ class Delivery:
         ):
             return self._flush_at - now
         self._flush_at = None
-        batch = self._spool.oldest(self._batch_size)
+        batch = self._read_names(self._spool.oldest(self._batch_size))
         self._is_left = self._is_bad = False
         accepted = self._reject_locally(batch)
         if accepted:
             self._parts.append(accepted)
         self._record()
         return 0.0
+
+    def _read_names(self, metrics: Sequence[Metric]) -> Sequence[Metric]:
+        return metrics if self._name_labels is None else self._name_labels.read(metrics)
 
     def _reject_locally(self, batch: Sequence[Metric]) -> Sequence[Metric]:
         """Reject what the server cannot hold, without asking it. Return the others."""
@@ -209,7 +217,7 @@ class Delivery:
             self._parts.pop()
         else:
             self._is_probing = True
-            metrics = list(reversed(self._spool.sample(_PROBES)))
+            metrics = list(reversed(self._read_names(self._spool.sample(_PROBES))))
             reasons = self._reasons_to_reject(metrics)
             probes = [[metric] for metric, reason in zip(metrics, reasons) if not reason]
             self._parts = [probe for probe in probes if probe != part]

@@ -218,6 +218,16 @@ def _parse_size(context: click.Context, parameter: click.Parameter, value: str) 
     return size
 
 
+def _parse_time_step(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    number = value.rstrip("nusm")
+    factor = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}.get(value[len(number) :], 0)
+    if value == "0":
+        return 0
+    if not (number.isdecimal() and number.isascii() and 0 < int(number) * factor <= 10**9):
+        raise click.BadParameter(f"{value!r} is not a time of up to 1s: write 1ms, or 0 for none")
+    return int(number) * factor
+
+
 def _parse_mode(context: click.Context, parameter: click.Parameter, value: str) -> int:
     try:
         mode = int(value, 8)
@@ -254,6 +264,19 @@ COMMON: Sequence[click.Parameter] = [
         metavar="NAME=VALUE",
         multiple=True,
         callback=_parse_pairs,
+    ),
+    option(
+        "--no-name-labels",
+        'Leave names as they are that end in labels, such as latency{model="alexnet"}.',
+        is_flag=True,
+    ),
+    option(
+        "--time-step",
+        "How far apart the times of a series are: 1ms for a server that keeps milliseconds.",
+        metavar="TIME",
+        callback=_parse_time_step,
+        default="0",
+        show_default=True,
     ),
     option(
         "--spool",

@@ -107,6 +107,7 @@ class Service:
             spool_bytes=size,
             disk_free_bytes=self._spool.disk_free(),
             last_error=self._delivery.last_error,
+            shared_times=self._spool.shared_times(),
         )
 
     def outcome(self, command_code: Optional[int]) -> Outcome:

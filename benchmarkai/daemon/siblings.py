@@ -15,7 +15,9 @@ from benchmarkai.daemon.spool import Spool, SpoolFull
 _SUFFIX = ".run"  # and a number
 
 
-def open_spool(path: str, limit: int, refused_limit: int, clock: Clock, may_share: bool) -> Spool:
+def open_spool(
+    path: str, limit: int, refused_limit: int, clock: Clock, time_step: int, may_share: bool
+) -> Spool:
     """Return the spool at the path.
 
     may_share: whether to return one beside it if another daemon uses it.
@@ -23,13 +25,13 @@ def open_spool(path: str, limit: int, refused_limit: int, clock: Clock, may_shar
     Raises SpoolError.
     """
     try:
-        return Spool(path, limit, refused_limit, clock)
+        return Spool(path, limit, refused_limit, clock, time_step)
     except SpoolInUse:
         if not may_share:
             raise
     for number in itertools.count(2):
         with contextlib.suppress(SpoolInUse):
-            spool = Spool(f"{path}{_SUFFIX}{number}", limit, refused_limit, clock)
+            spool = Spool(f"{path}{_SUFFIX}{number}", limit, refused_limit, clock, time_step)
             log.info("another run uses the spool %r: this one has %r", path, spool.path)
             return spool
     raise AssertionError("unreachable")

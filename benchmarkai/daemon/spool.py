@@ -6,16 +6,17 @@ import os
 import random
 import sqlite3
 import threading
+from itertools import count
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon import database
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.files import make_folder, remove_files
 from benchmarkai.daemon.journal import Journal
-from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric, Value
 from benchmarkai.daemon.pipe import Pipe
 from benchmarkai.daemon.rejects import Entry, RejectsFile
+from benchmarkai.daemon.times import Times
 
 # Bytes of the disk that are left free: removing metrics takes some space before it frees any.
 _RESERVED = 16 << 20
@@ -25,7 +26,6 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 _MAX_PARAMETERS = 999  # of a statement, in every version of SQLite
 _MAX_FREE_PAGES = 1000  # of the database, before they are given back to the file system
-_MAX_STEP_BACK = 60 * 10**9  # nanoseconds of the clock that times do not follow
 _RESTORE_INTERVAL = 1.0  # seconds between attempts to create removed files again
 _CHUNK = 1000  # metrics
 
@@ -41,6 +41,7 @@ class Spool:
         of what was read from the pipe, PATH.refused contains what was rejected.
     limit: the maximum size of the database in bytes; fullness() tells when it is reached.
     refused_limit: the maximum size of the file of what was rejected, in bytes.
+    time_step: how far apart the times of the metrics of a series are, in nanoseconds, or 0.
 
     target: the server to which the metrics go.
 
@@ -52,7 +53,12 @@ class Spool:
     """
 
     def __init__(
-        self, path: str, limit: int, refused_limit: int = 1 << 30, clock: Optional[Clock] = None
+        self,
+        path: str,
+        limit: int,
+        refused_limit: int = 1 << 30,
+        clock: Optional[Clock] = None,
+        time_step: int = 0,
     ) -> None:
         self.path = path
         self.rejects = RejectsFile(path + ".refused", refused_limit)
@@ -60,6 +66,8 @@ class Spool:
         self._clock = clock or Clock()
         self._lock = threading.RLock()
         self._next_restore = 0.0
+        self._times = Times(self._clock, time_step)
+        self._parsed: Dict[str, Mapping[str, str]] = {}
         self.corrupt_path = database.open_database(path, self._clock.time, self._load)
         try:
             self._journal = Journal(path + ".in", self._position)
@@ -91,12 +99,12 @@ class Spool:
         self._database = connection
         self._is_open = True
         self._waiting: int = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
-        self._time: int
         self._sequence: int
         row = connection.execute(
             "SELECT id, sequence, time, position, labels, target FROM state"
         ).fetchone()
-        self._id, self._sequence, self._time, self._position, self._labels, self.target = row
+        self._id, self._sequence, newest, self._position, self._labels, self.target = row
+        self._times.go_on_from(newest)
 
     # What comes in
 
@@ -145,43 +153,30 @@ class Spool:
         Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            moment = self._next_time() if pairs else self._time
-            sequence, labels = self._sequence, self._labels
+            plan = self._times.plan([name for name, _ in pairs])
+            first, labels = self._sequence + 1, self._labels
             rows = [
                 (
-                    sequence + number,
-                    moment + number,
+                    sequence,
+                    moment,
                     name,
                     value if type(value) is float else _storable(value),
                     labels,
                 )
-                for number, (name, value) in enumerate(pairs, 1)
+                for sequence, moment, (name, value) in zip(count(first), plan.times, pairs)
             ]
-            sequence += len(rows)
-            moment += len(rows)
+            sequence = self._sequence + len(rows)
             position: int = self._journal.position + size
             with self._transaction():
                 self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, NULL)", rows)
                 self._database.execute(
                     "UPDATE state SET sequence = ?, time = ?, position = ?",
-                    (sequence, moment, position),
+                    (sequence, plan.newest, position),
                 )
-            self._sequence, self._time = sequence, moment
+            self._sequence = sequence
+            self._times.keep(plan)
             self._waiting += len(rows)
             self._journal.advance(size)
-
-    def _next_time(self) -> int:
-        """Return the time of the clock, or that of the newest metric if that is a little later."""
-        now = self._clock.time()
-        behind = self._time - now
-        if behind <= _MAX_STEP_BACK:
-            return max(self._time, now)
-        log.warning(
-            "the clock is %d s behind the newest metric: it was set back, or was wrong before; "
-            "times follow the clock",
-            behind // 10**9,
-        )
-        return now
 
     # What goes out
 
@@ -219,10 +214,13 @@ class Spool:
             "FROM metrics LEFT JOIN labels ON labels = labels.id " + where,
             *parameters,
         )
-        parsed: Dict[str, Mapping[str, str]] = {}
+        # Those who ask about the labels of many metrics do so once for each object.
+        parsed = self._parsed
         metrics = []
         for sequence, moment, name, value, foreign_id, labels in rows:
             if labels not in parsed:
+                if len(parsed) >= _CHUNK:
+                    parsed.clear()
                 parsed[labels] = json.loads(labels)
             if isinstance(value, str):
                 value = int(value)
@@ -324,6 +322,10 @@ class Spool:
     def waiting(self) -> int:
         """Return the number of metrics in the spool."""
         return self._waiting
+
+    def shared_times(self) -> int:
+        """Return how many metrics were too many for times a step apart."""
+        return self._times.shared
 
     def oldest_time(self) -> Optional[int]:
         """Return the time of the metric that has waited longest, or None."""

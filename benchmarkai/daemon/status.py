@@ -24,6 +24,7 @@ class Status:
     spool_bytes: the size of the spool, or None if its file is gone.
     disk_free_bytes: what its disk has left, or None if its folder is gone.
     last_error: why the last attempt to deliver failed, if it did.
+    shared_times: the number of metrics that were too many for times a --time-step apart.
     """
 
     received: int
@@ -34,6 +35,7 @@ class Status:
     spool_bytes: Optional[int]
     disk_free_bytes: Optional[int]
     last_error: Optional[str]
+    shared_times: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -46,6 +48,8 @@ class Status:
             parts.append(f"spool {self.spool_bytes} bytes")
         if self.disk_free_bytes is not None:
             parts.append(f"disk {self.disk_free_bytes} bytes free")
+        if self.shared_times:
+            parts.append(f"{self.shared_times} too many for times a step apart")
         if self.last_error is not None:
             parts.append(f"last error: {self.last_error}")
         return ", ".join(parts)

@@ -172,6 +172,36 @@ def test_finishing_sends_what_waits_at_once(spool, idle_delivery):
     assert sent_by(idle_delivery) == [[1]]
 
 
+def test_the_labels_in_a_name_are_read_before_it_is_sent(spool, deliver):
+    found = []
+    add(spool, 1, name='a{b="c"}')
+    add(spool, 2, name="b")
+    deliver(FakeBackend(found.extend))
+    assert [(metric.name, metric.labels) for metric in found] == [
+        ("a", {"run": "42", "b": "c"}),
+        ("b", {"run": "42"}),
+    ]
+
+
+def test_the_labels_in_a_name_may_be_left_there(spool, clock):
+    found = []
+    add(spool, 1, name='a{b="c"}')
+    delivery = Delivery(spool, FakeBackend(found.extend), 1, 1.0, clock, name_labels=False)
+    run_steps(delivery, clock)
+    assert [(metric.name, metric.labels) for metric in found] == [('a{b="c"}', {"run": "42"})]
+
+
+def test_a_backend_may_reject_the_labels_in_a_name(spool, deliver):
+    backend = FakeBackend()
+    backend.reason_to_reject_labels = lambda labels: "bad" if "b" in labels else None
+    add(spool, 1, name='a{b="c"}')
+    add(spool, 2, name="b")
+    deliver(backend)
+    assert backend.accepted == [[2]]
+    (entry,) = rejected_entries(spool)
+    assert (entry["name"], entry["labels"]) == ("a", {"run": "42", "b": "c"})
+
+
 # Retries
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarkai.daemon.options import (
     COMMON,
+    file_option,
+    pairs_option,
     secret_files,
     secret_option,
     url_option,
@@ -302,6 +304,8 @@ def test_each_option_has_a_default():
         "fifo": "/tmp/benchmark-ai-fifo",
         "fifo_mode": 0o622,
         "label": {},
+        "no_name_labels": False,
+        "time_step": 0,
         "spool_limit": 1024**3,
         "refused_limit": 64 * 1024**2,
         "retry_refused": False,
@@ -311,3 +315,67 @@ def test_each_option_has_a_default():
         "status_interval": 60,
         "log_level": "info",
     }
+
+
+@pytest.mark.parametrize(
+    "text, step",
+    [("0", 0), ("1ns", 1), ("1us", 1000), ("1ms", 10**6), ("20ms", 20 * 10**6), ("1s", 10**9)],
+)
+def test_a_time_step_is_a_time_with_a_unit(text, step):
+    assert parse("--time-step", text)["time_step"] == step
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "ms", "0ms", "-1ms", "1.5ms", "1 ms", "1m", "1001ms", "2s", "1sm", "x", "²ms"]
+)
+def test_what_is_no_time_step_is_a_usage_error(text):
+    error = error_of("--time-step", text)
+    assert f"{text!r} is not a time of up to 1s: write 1ms, or 0 for none" in error
+
+
+# Pairs and files
+
+
+@pytest.fixture
+def pairs_of():
+    """A function that returns the pairs of an option for them."""
+
+    def check(pairs):
+        if "bad" in pairs:
+            raise click.BadParameter("it has something bad")
+
+    def call(*arguments):
+        command = click.Command("test", params=[pairs_option("--pair", "A pair.", check)])
+        return command.make_context("test", list(arguments)).params["pair"]
+
+    return call
+
+
+def test_pairs_may_be_repeated(pairs_of):
+    assert pairs_of() == {}
+    assert pairs_of("--pair", "a=b=c d", "--pair=e= f") == {"a": "b=c d", "e": " f"}
+
+
+def test_pairs_in_a_variable_are_on_lines(pairs_of, monkeypatch):
+    monkeypatch.setenv("BAI_DAEMON_PAIR", "a=b c\nd=e")
+    assert pairs_of() == {"a": "b c", "d": "e"}
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [("a", "'a' is not NAME=VALUE"), ("=a", "'=a' is not NAME=VALUE"), ("bad=1", "something bad")],
+)
+def test_bad_pairs_are_a_usage_error(pairs_of, word, message):
+    with pytest.raises(click.BadParameter) as caught:
+        pairs_of("--pair", word)
+    assert message in caught.value.format_message()
+
+
+def test_the_path_of_a_file_becomes_absolute(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    command = click.Command("test", params=[file_option("--file", "A file.")])
+    assert command.make_context("test", ["--file=file"]).params["file"] == str(tmp_path / "file")
+    assert command.make_context("test", []).params["file"] is None
+    with pytest.raises(click.BadParameter):
+        command.make_context("test", ["--file=none"])

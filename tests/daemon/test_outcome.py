@@ -101,6 +101,18 @@ def test_what_is_left_is_sent_with_the_same_options_of_the_backend(tmp_path, mon
     ]
 
 
+def test_options_that_are_repeated_or_have_no_value_are_sent_again_too(tmp_path):
+    (tmp_path / "headers").write_text("X-Secret=qwertz")
+    options = ["--header", "A=b c", "--header=D=e=f", "--header-file", str(tmp_path / "headers")]
+    options += ["--insecure", "--no-name-labels"]
+    words = shlex.split(cli._resend_command(make_context("prometheus", *options), "/spool"))
+    assert words == [
+        *("bai-daemon", "prometheus", "--insecure", "--header", "A=b c", "--header", "D=e=f"),
+        *("--header-file", str(tmp_path / "headers"), "--no-name-labels"),
+        *("--spool", "/spool", "--shutdown-timeout", "60", "--", "true"),
+    ]
+
+
 def test_a_secret_in_a_variable_is_not_in_the_command_that_sends_what_is_left(monkeypatch):
     monkeypatch.setenv("BAI_DAEMON_TOKEN", "qwertz")
     assert "qwertz" not in cli._resend_command(make_context("influxdb", "--database", "d"), "/s")

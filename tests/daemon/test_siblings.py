@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def open_shared(path, refused_limit=LIMIT):
-    return open_spool(path, LIMIT, refused_limit, Clock(), may_share=True)
+    return open_spool(path, LIMIT, refused_limit, Clock(), 0, may_share=True)
 
 
 def fill(path, pairs, labels=(), target="stdout"):
@@ -53,7 +53,7 @@ def test_each_run_has_a_spool_of_its_own(path, messages):
     with open_shared(path) as first, open_shared(path) as second, open_shared(path) as third:
         assert [first.path, second.path, third.path] == [path, path + ".run2", path + ".run3"]
         with pytest.raises(SpoolInUse):
-            open_spool(path, LIMIT, LIMIT, Clock(), may_share=False)
+            open_spool(path, LIMIT, LIMIT, Clock(), 0, may_share=False)
     assert messages() == [
         f"another run uses the spool {path!r}: this one has {path + '.run2'!r}",
         f"another run uses the spool {path!r}: this one has {path + '.run3'!r}",

@@ -210,6 +210,38 @@ def test_the_oldest_time_is_that_of_the_first_metric(open_spool):
     assert spool.oldest_time() == 1003
 
 
+def test_the_times_of_a_series_are_a_step_apart_also_after_a_restart(open_spool):
+    clock = VirtualClock(10**15)
+    spool = open_spool(clock=clock, time_step=1000)
+    spool.add([("a", 1), ("a", 2), ("b", 3)])
+    spool.close()
+    spool = open_spool(clock=clock, time_step=1000)
+    spool.add([("a", 4)])
+    one, two, three, four = (moment - 10**15 for moment in times_of(spool))
+    assert (one, two, three) == (1, 1001, 3)
+    assert four >= two + 1000
+    assert spool.shared_times() == 0
+
+
+def test_a_burst_of_a_series_shares_steps_beyond_ten_seconds(open_spool):
+    spool = open_spool(clock=VirtualClock(10**15), time_step=SECOND)
+    spool.add([("a", number) for number in range(12)])
+    assert spool.shared_times() == 2
+    assert times_of(spool)[-3:] == [10**15 + 9 * SECOND + number for number in (1, 2, 3)]
+
+
+def test_what_cannot_be_stored_takes_no_time(open_spool):
+    spool = open_spool(clock=VirtualClock(10**15), time_step=SECOND)
+    pages = spool._one("PRAGMA page_count")[0]
+    spool._one(f"PRAGMA max_page_count = {pages}")
+    for _ in range(3):
+        with pytest.raises(SpoolFull):
+            spool.add([("a", 1), ("b" * 100000, 2)])
+    spool._one("PRAGMA max_page_count = 1000000")
+    spool.add([("a", 1)])
+    assert times_of(spool) == [10**15 + 1]
+
+
 def test_a_spool_with_metrics_for_another_server_says_so(open_spool):
     spool = open_spool()
     assert spool.begin({}, "one") is None

@@ -38,6 +38,10 @@ STATUS = Status(
             Status(0, 0, 0, 0, None, None, None, None),
             "received 0, delivered 0, rejected 0, waiting 0",
         ),
+        (
+            Status(9, 9, 0, 0, None, None, None, None, shared_times=5),
+            "received 9, delivered 9, rejected 0, waiting 0, 5 too many for times a step apart",
+        ),
     ],
 )
 def test_the_line_tells_what_is_known(status, line):
