@@ -16,14 +16,14 @@ _LABEL = re.compile("(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 class Backend(base.Backend):
     """Push to a Pushgateway, for Prometheus.
 
-    Each metric becomes a gauge. A Pushgateway keeps only the last value of each: if every single
-    value of a fast benchmark counts, use another backend. Labels become the grouping key.
-    Characters that Prometheus does not allow in names become "_"; the help text of the gauge has
-    the original name.
+    For the last result of a job: a Pushgateway keeps one value of each gauge, without its time. For
+    series, use otlp, which Prometheus 3 takes itself. Labels become the grouping key; a group stays
+    until somebody deletes it, so give no label that is another one for each run. Characters that
+    Prometheus does not allow in names become "_"; the help text of the gauge has the original name.
 
     \b
       $ bai-daemon prometheus --gateway http://localhost:9091 --job alexnet
-      $ bai-daemon prometheus --label run=42 -- ./my_benchmark.sh
+      $ bai-daemon prometheus --job alexnet --label host=$(hostname) -- ./my_benchmark.sh
     """
 
     options = [

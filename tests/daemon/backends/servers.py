@@ -4,6 +4,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -223,6 +224,26 @@ class Oteltap(Server):
         return [find_program("oteltap", "oteltap", "pip install"), "--port", str(self.port)]
 
 
+class Tinyproxy(Server):
+    """A proxy for HTTP and HTTPS that asks for a password if it is given USER PASSWORD."""
+
+    def __init__(self, folder, credentials=""):
+        self.credentials = credentials
+        super().__init__(folder)
+
+    def command(self):
+        with open(os.path.join(self.folder, "tinyproxy.conf"), "w") as file:
+            file.write(f"Port {self.port}\nListen 127.0.0.1\nTimeout 60\nLogLevel Connect\n")
+            if self.credentials:
+                file.write(f"BasicAuth {self.credentials}\n")
+        return [find_program("tinyproxy", "tinyproxy-bin"), "-d", "-c", "tinyproxy.conf"]
+
+    def requests(self):
+        """Return the first lines of the requests so far, but for those that asked if it runs."""
+        lines = re.findall(r"Request \(.*?\): (.*)", self.logged())
+        return [line for line in lines if not line.startswith("GET / ")]
+
+
 class Proxy:
     """Passes requests on to a server, except for those that get a fault.
 
@@ -230,10 +251,14 @@ class Proxy:
         (status, headers) or (status, headers, body) to respond without the server; "drop" to close
         the connection; "cut" to do so within the response; "slow" to wait for a second; "half" to
         pass the request on, but only half of the response back.
+    tls: the context of TLS, if it is to be spoken.
     """
 
-    def __init__(self, target=None, fault=lambda number: None):
+    def __init__(self, target=None, fault=lambda number: None, tls=None):
         self.bodies = []  # of the requests
+        self.paths = []
+        self.headers = []
+        self.certificates = []  # of the clients, or None
         self.authorizations = []  # their headers Authorization, or None
         self.fault = fault
         self.faults = 0
@@ -245,6 +270,9 @@ class Proxy:
             def handle_request(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 proxy.bodies.append(body)
+                proxy.paths.append(self.path)
+                proxy.headers.append(self.headers)
+                proxy.certificates.append(self.connection.getpeercert() if tls else None)
                 proxy.authorizations.append(self.headers["Authorization"])
                 kind = proxy.fault(len(proxy.bodies))
                 if kind:
@@ -288,7 +316,7 @@ class Proxy:
                 if status != 204:
                     self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                if status != 204:
+                if status != 204 and self.command != "HEAD":
                     self.wfile.write(data)
 
             do_GET = do_POST = do_PUT = do_HEAD = handle_request
@@ -298,7 +326,13 @@ class Proxy:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls:
+            # The thread of the connection shakes hands, as somebody may never do so.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._server.handle_error = lambda *arguments: None  # a client has gone away
         # It looks for the end this often; the default is half a second.
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -353,6 +353,10 @@ def test_the_quick_start_of_the_readme(start_server):
     result = run(["sh", "-c", command], env={"PATH": PATH})
     assert result.code == 0, result.err
     assert shown + "\n" in request(gateway.url + "/metrics")
+    # The group goes as the README says.
+    (path,) = re.findall(r"^curl -X DELETE http://localhost:9091(\S+)$", readme, re.M)
+    request(gateway.url + path, method="DELETE")
+    assert "alexnet_latency" not in request(gateway.url + "/metrics")
 
 
 def test_secrets_reach_the_server_and_nothing_else(start_server, start_daemon, tmp_path):
