@@ -94,6 +94,22 @@ def test_metrics_arrive_in_influxdb_and_victoria_metrics(
     check_points(server.points(), before, **precision)
 
 
+def test_with_a_time_step_no_two_values_of_a_burst_share_a_millisecond(start_server, start_daemon):
+    server = start_server(VictoriaMetrics)
+    arguments = [*ARGUMENTS[VictoriaMetrics], server.url, "--time-step", "1ms"]
+    daemon = start_daemon(*arguments, "--label", "run=42")
+    lines = [json.dumps({"latency": n, 'latency{a="b"}': n}) for n in range(500)]
+    daemon.emit(stdin="\n".join(lines).encode())
+    assert daemon.stop().code == 0, daemon.logged()
+    wait_until(lambda: len(server.points()) == 1000)
+    found = {None: {}, "b": {}}
+    for name, labels, value, moment in server.points():
+        assert name == "latency"
+        found[labels.get("a")][moment] = value
+    for values in found.values():
+        assert [values[moment] for moment in sorted(values)] == list(range(500))
+
+
 @pytest.mark.parametrize("kind", [Noida, Osmem])
 def test_metrics_arrive_in_elasticsearch_and_opensearch(start_server, start_daemon, kind):
     server = start_server(kind)
