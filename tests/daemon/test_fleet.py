@@ -1,10 +1,12 @@
-"""The requests of many daemons are spread over time."""
+"""The requests of many daemons are spread over time, and docs/scale.md shows how."""
 
 import itertools
+import os
 
 import pytest
 
 from benchmarks import fleet
+from tests.helpers import ROOT
 
 
 def peaks(seconds, window, moment=None, **options):
@@ -40,3 +42,10 @@ def test_daemons_do_not_come_back_together_after_an_outage_without_retry_after()
     jittered, together = peaks(98, 1, moment=60, outage=fleet.Outage(5, 60))
     assert together == fleet.DAEMONS
     assert jittered < 0.2 * fleet.DAEMONS
+
+
+def test_the_document_shows_what_the_simulation_prints():
+    with open(os.path.join(ROOT, "docs", "scale.md"), encoding="utf-8") as file:
+        text = file.read()
+    for histogram in fleet.simulate():
+        assert histogram in text
