@@ -193,6 +193,8 @@ def test_a_bad_line_in_a_file_of_headers_is_told_and_not_shown(name, tmp_path, l
     with pytest.raises(click.BadParameter) as caught:
         cli._make_command(name).make_context(name, ["--database", "d", "--header-file", str(path)])
     assert "qwertz" not in caught.value.format_message()
+    if not line.startswith("a=größe"):
+        assert f"line 2 of {str(path)!r} is not NAME=VALUE" in caught.value.format_message()
 
 
 # Options that cannot be used
