@@ -16,7 +16,7 @@ import urllib.parse
 
 import pytest
 
-from benchmarkai.daemon import backends
+from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
@@ -53,6 +53,7 @@ class Cluster:
     def __init__(self):
         self.indices = {}  # the fields of each, by name
         self.streams = set()
+        self.time_series = set()  # the indices that choose the ids
         self.aliases = {}
         self.templates = {}
         self.documents = []
@@ -193,6 +194,12 @@ class Cluster:
     def index(self, name, kind, identity, document):
         if name in self.streams:
             assert kind == "create" and "@timestamp" in document
+        if name in self.time_series:
+            # The id is made of the time and the dimensions:
+            # https://www.elastic.co/docs/manage-data/data-store/data-streams/time-series-data-stream-tsds
+            if identity is not None:
+                raise Error(400, "document_parsing_exception", "_id must be unset")
+            identity = (document["@timestamp"], document["name"])
         if identity is not None and (name, identity) in self.ids:
             raise Error(409, "version_conflict_engine_exception")
         self.check_document(self.indices[name], document)
@@ -330,6 +337,19 @@ def test_without_ids_the_server_chooses_them(cluster, name):
         assert backend.send([metric("a"), metric("b")]) is None
     assert b"_id" not in cluster.requests[-1].body
     assert len(cluster.documents) == 4
+
+
+@both
+def test_a_time_series_data_stream_takes_documents_without_ids(cluster, name):
+    cluster.indices["x"] = {}
+    cluster.streams.add("x")
+    cluster.time_series.add("x")
+    metrics = [metric("a"), metric("b")]
+    assert len(make(name, cluster, data_stream="x").send(metrics).rejected) == 2
+    backend = make(name, cluster, data_stream="x", no_ids=True)
+    for _ in range(2):
+        assert backend.send(metrics) is None
+    assert len(cluster.documents) == 2
 
 
 # Labels
@@ -688,6 +708,20 @@ def test_an_index_and_a_data_stream_contradict_each_other(cluster, name):
     with pytest.raises(ValueError) as caught:
         make(name, cluster, index="a", data_stream="b")
     assert str(caught.value) == "give either --index or --data-stream, not both"
+
+
+@both
+@pytest.mark.parametrize(
+    "options, target",
+    [
+        ({}, "http://h:1"),
+        ({"index": "x"}, "http://h:1 index=x"),
+        ({"data_stream": "x"}, "http://h:1 data_stream=x"),
+    ],
+)
+def test_the_place_is_an_index_or_a_data_stream(name, options, target):
+    values = {"url": "http://h:1", "index": None, "data_stream": None, **options}
+    assert cli._target(name, backends.load(name), values) == f"{name} {target}"
 
 
 # What responses mean
