@@ -493,6 +493,13 @@ def test_a_key_that_can_create_but_not_look_uses_what_exists(cluster, name, kind
 
 
 @both
+def test_a_server_that_does_not_take_the_parameter_local_gets_an_index(cluster, name):
+    cluster.respond = failing(400, method="HEAD")
+    assert make(name, cluster, index="x").send([metric()]) is None
+    assert cluster.asked() == ["HEAD /x", "PUT /x", "POST /x/_bulk"]
+
+
+@both
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_gateway_that_passes_nothing_but_bulk_requests_is_enough(cluster, name, status):
     cluster.indices["x"] = {}
@@ -511,6 +518,7 @@ def test_a_gateway_that_passes_nothing_but_bulk_requests_is_enough(cluster, name
         failing(408),
         failing(500),
         failing(503),
+        failing(300),
         failing(302, headers={"Location": "/login"}),
         lambda request: "drop",
     ],
