@@ -199,7 +199,7 @@ class BulkBackend(base.Backend):
             raise failure
         if not self._has_warned:
             self._has_warned = True
-            log.warning("%s; sending to it anyway", failure)
+            log.warning("%s; sending anyway, as if it existed", failure)
 
     def _create_data_stream(self, mappings: Mapping[str, Any]) -> Optional["_Failure"]:
         path = "/_data_stream" + self._path

@@ -455,7 +455,7 @@ def test_a_key_that_can_only_write_is_enough(cluster, name, caplog):
     assert cluster.asked()[-2:] == ["POST /x/_bulk"] * 2
     assert caplog.messages == [
         "cannot create the index 'x': HTTP 403: security_exception: action is unauthorized; "
-        "sending to it anyway"
+        "sending anyway, as if it existed"
     ]
 
 
