@@ -67,9 +67,8 @@ setup(
     install_requires=["click>=7.0"],
     # The backends of the daemon; stdout needs none. The daemon needs Python 3.9.
     extras_require={
-        # Version 8 speaks with the servers 8 and 9.
-        "elasticsearch": ["elasticsearch>=8,<9"],
-        "opensearch": ["opensearch-py>=2.4"],
+        "elasticsearch": ["urllib3>=1.26"],
+        "opensearch": ["urllib3>=1.26"],
         "cloudwatch": ["boto3"],
         "prometheus": ["prometheus-client>=0.14", "urllib3>=1.26"],
         "influxdb": ["influxdb-client>=1.36", "urllib3>=1.26"],

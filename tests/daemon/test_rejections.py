@@ -5,8 +5,6 @@ import time
 import pytest
 
 from benchmarkai.daemon import backends
-from benchmarkai.daemon.backends.base import Unavailable
-from benchmarkai.daemon.backends.bulk import _rejected_items
 from benchmarkai.daemon.metric import Metric
 
 TOO_LONG = "the label {!r} is longer than 255, or its value than 1024 characters"
@@ -140,49 +138,3 @@ def test_a_name_that_prometheus_would_mix_with_another_is_rejected():
         assert prometheus.reason_to_reject(metric("_1")) == (
             "it would become _1, like '1' before it: rename it"
         )
-
-
-# Elasticsearch and OpenSearch respond with an item for each metric.
-
-ITEMS_METRICS = [metric("a"), metric("b")]
-
-
-def item(status, error=None):
-    return {"create": {"status": status, "error": error}}
-
-
-def test_the_items_with_status_400_are_rejected():
-    error = {
-        "type": "mapper_parsing_exception",
-        "reason": "failed to parse",
-        "caused_by": {"reason": "not a long"},
-    }
-    first, second = ITEMS_METRICS
-    for good in (200, 201, 409):
-        assert _rejected_items(ITEMS_METRICS, {"items": [item(good), item(400, error)]}) == [
-            (second, "HTTP 400: mapper_parsing_exception: failed to parse: not a long")
-        ]
-    assert _rejected_items(ITEMS_METRICS, {"items": [item(400, "no"), item(400)]}) == [
-        (first, "HTTP 400: no"),
-        (second, "HTTP 400: None"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "response, reason",
-    [
-        ({"items": [item(201), item(429, {"type": "busy"})]}, "HTTP 429: busy"),
-        ({"items": [item(201), item(300, "moved")]}, "HTTP 300: moved"),
-        ({"items": [item(400, "no"), item(503, "down")]}, "HTTP 503: down"),
-        ({"items": [item(201)]}, "the response has 1 items instead of 2"),
-        ({"items": [item(201), {"index": {}}]}, "the response has 0 items instead of 2"),
-        ({"items": None}, "the response has 0 items instead of 2"),
-        ({}, "the response has 0 items instead of 2"),
-        ("<html>", "the response has 0 items instead of 2"),
-        (None, "the response has 0 items instead of 2"),
-    ],
-)
-def test_any_other_item_or_response_is_worth_a_retry(response, reason):
-    with pytest.raises(Unavailable) as caught:
-        _rejected_items(ITEMS_METRICS, response)
-    assert str(caught.value) == reason

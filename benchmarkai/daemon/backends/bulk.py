@@ -1,121 +1,271 @@
 """What Elasticsearch and OpenSearch have in common: documents, written in bulk."""
 
-from typing import Any, Dict, List, Mapping, NoReturn, Sequence, Tuple, Union
+import json
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
+from urllib.parse import quote
 
-from benchmarkai.daemon.backends import base
+from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
+from benchmarkai.daemon.log import log
 from benchmarkai.daemon.metric import Metric, format_time
-from benchmarkai.daemon.options import option, secret_option, url_option, user_option
+from benchmarkai.daemon.options import option, url_option
 
-_MAPPING = {
-    # Without it, the first value decides on the type: a long would truncate later values, and a
-    # float would round them.
-    "properties": {
-        "@timestamp": {"type": "date_nanos"},
-        "name": {"type": "keyword"},
-        "value": {"type": "double"},
-    },
-    "dynamic_templates": [
-        {"labels": {"path_match": "labels.*", "mapping": {"type": "keyword"}}},
-    ],
-}
+# No built-in index template applies to it, as they are for names such as metrics-*-*:
+# https://www.elastic.co/docs/manage-data/data-store/templates
+_DEFAULT_INDEX = "benchmark-metrics"
+
+# Above those of Elastic's own templates (same page), for a data stream to which none of them
+# applies, but perhaps one for plain indices.
+_TEMPLATE_PRIORITY = 501
+
+# The response has only what _make_answer() reads. The commas and asterisks are encoded as AWS's
+# signatures require.
+_BULK = "/_bulk?filter_path=items.%2A.status%2Citems.%2A.error"
+
+_JSON = {"Content-Type": "application/json"}
+_NDJSON = {"Content-Type": "application/x-ndjson"}
 
 _TOO_LARGE = 413
 _CONFLICT = 409  # the document was indexed before, and the response got lost
 
+_EXISTS = "resource_already_exists_exception"
+
+# A blocked cluster is not a missing permission, although both are HTTP 403.
+_BLOCKED = "cluster_block_exception"
+
+# HTTP 400 for an index that is there under this name in another form, or that comes into being
+# with the types of a template: an alias has the name, or a template for data streams applies.
+_NOT_AN_INDEX = ("invalid_index_name_exception", "illegal_argument_exception")
+
+# HTTP 400 for a document, although the index is at fault:
+# https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-close
+# https://www.elastic.co/docs/manage-data/data-store/aliases#write-index
+_WRONG_SETTINGS = ("index_closed_exception", "invalid_index_name_exception")
+_NO_WRITE_INDEX = "no write index is defined for alias"
+
 
 class BulkBackend(base.Backend):
-    """Writes a document for each metric. Its id is that of the metric, so a retry is harmless."""
+    """Writes a document for each metric. Its id is that of the metric, so a retry is harmless.
+
+    product: the server.
+    labels_since: the first one that has the type of the labels.
+    labels_mapping: that type. Labels such as a=1 and a.b=2 go together in one document.
+    """
+
+    product: ClassVar[str]
+    labels_since: ClassVar[str]
+    labels_mapping: ClassVar[Mapping[str, Any]]
 
     options = [
         url_option("http://localhost:9200", "The server."),
-        option("--index", "The index.", default="job-metrics", show_default=True),
-        user_option(),
-        secret_option("--password", "the password"),
+        option("--index", f"The index, or an alias for it.  [default: {_DEFAULT_INDEX}]"),
+        option("--data-stream", "The data stream, in place of an index.", metavar="NAME"),
+        option(
+            "--no-ids",
+            "Let the server choose the ids, where it accepts no others. Each metric is stored at "
+            "least once: twice, if a response is lost.",
+            is_flag=True,
+        ),
     ]
-    place = ["url", "index"]
+    place = ["url", "index", "data_stream"]
 
-    def __init__(self, index: str) -> None:
-        self._index = index
-        self._has_index = False
+    def __init__(
+        self,
+        url: str,
+        index: Optional[str] = None,
+        data_stream: Optional[str] = None,
+        no_ids: bool = False,
+        **connection: Any,
+    ) -> None:
+        if index and data_stream:
+            raise ValueError("give either --index or --data-stream, not both")
+        name = data_stream or index or _DEFAULT_INDEX
+        self._target = f"the {'data stream' if data_stream else 'index'} {name!r}"
+        self._name = name
+        self._path = "/" + quote(name, safe="")
+        self._is_data_stream = bool(data_stream)
+        self._has_ids = not no_ids
+        self._client = http.Client(url, **connection)
+        self._is_ready = False  # whether the target exists, or is not ours to create
+        self._has_warned = False
 
-    def create_index(self, name: str, mapping: Mapping[str, Any]) -> None:
-        """Create the index. Raises whatever the client raises."""
-        raise NotImplementedError
+    def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
+        if not self._is_ready:
+            if not self._exists():
+                self._create()
+            self._is_ready = True
+        body = self._make_body(metrics)
+        try:
+            response = self._client.request("POST", self._path + _BULK, body, _NDJSON)
+            failure = http.error_for(response.status, _reason(response), response.headers)
+            if isinstance(failure, Rejected) and response.status != _TOO_LARGE:
+                # A bad metric is named by its item. Here the settings are wrong.
+                failure = Unavailable(f"cannot write to {self._target}: {failure}")
+            if failure is not None:
+                raise failure
+            return self._make_answer(metrics, response)
+        except Unavailable:
+            # The server may come back without its data, and would create the index by itself.
+            self._is_ready = False
+            raise
 
-    def bulk(self, operations: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the response of the server, a dict. Raises whatever the client raises."""
-        raise NotImplementedError
-
-    def error_from(self, error: Exception) -> Union[None, Unavailable, Rejected]:
-        """Return what an error that the client has raised means, or None if the client did not."""
-        raise NotImplementedError
-
-    def send(self, metrics: Sequence[Metric]) -> Answer:
-        operations: List[Dict[str, Any]] = []
+    def _make_body(self, metrics: Sequence[Metric]) -> bytes:
+        lines: List[str] = []
+        labels: Dict[int, str] = {}  # many metrics have the same object
+        operation = '{"create":{}}'
         for metric in metrics:
-            operations.append({"create": {"_index": self._index, "_id": metric.id}})
-            operations.append(
-                {
-                    "@timestamp": format_time(metric.time),
-                    "name": metric.name,
-                    "value": metric.value,
-                    "labels": metric.labels,
-                }
+            key = id(metric.labels)
+            if key not in labels:
+                labels[key] = json.dumps(metric.labels)
+            if self._has_ids:
+                operation = f'{{"create":{{"_id":{json.dumps(metric.id)}}}}}'
+            lines.append(
+                f'{operation}\n{{"@timestamp":"{format_time(metric.time)}",'
+                f'"name":{json.dumps(metric.name)},"value":{json.dumps(metric.value)},'
+                f'"labels":{labels[key]}}}\n'
             )
-        if not self._has_index:
-            self._ensure_index()
+        return "".join(lines).encode("ascii")
+
+    def _make_answer(self, metrics: Sequence[Metric], response: Any) -> Optional[Answer]:
         try:
-            response = self.bulk(operations)
-        except Exception as error:
-            self._raise_failure(
-                error,
-                f"cannot write to the index {self._index!r}",
-                is_too_large=getattr(error, "status_code", None) == _TOO_LARGE,
+            items = [item["create"] for item in json.loads(response.data)["items"]]
+            statuses = [item["status"] for item in items]
+        except (ValueError, KeyError, TypeError):
+            items = statuses = []
+        if len(items) != len(metrics):
+            raise Unavailable(
+                f"unexpected response, HTTP {response.status}, with {len(items)} items instead of "
+                f"{len(metrics)}; is this {self.product}?"
             )
-        return Answer(_rejected_items(metrics, response))
+        rejected: List[Tuple[Metric, str]] = []
+        postponed: List[Metric] = []
+        reasons: List[str] = []
+        for metric, item, status in zip(metrics, items, statuses):
+            if status < 300 or status == _CONFLICT:
+                continue
+            error = item.get("error")
+            reason = f"HTTP {status}: {_describe(error)}"
+            if status == 400 and not _is_about_settings(error):
+                rejected.append((metric, reason))
+            else:
+                postponed.append(metric)
+                reasons.append(reason)
+        if not (rejected or postponed):
+            return None
+        if len(postponed) == len(metrics):
+            raise Unavailable(reasons[0])
+        return Answer(rejected, postponed, reason=reasons[0] if reasons else "")
 
-    def _ensure_index(self) -> None:
-        try:
-            self.create_index(self._index, _MAPPING)
-        except Exception as error:
-            if getattr(error, "error", None) != "resource_already_exists_exception":
-                self._raise_failure(error, f"cannot create the index {self._index!r}")
-        self._has_index = True
+    def _exists(self) -> bool:
+        """Return whether the target exists, or False if the server does not say.
 
-    def _raise_failure(
-        self, error: Exception, problem: str, is_too_large: bool = False
-    ) -> NoReturn:
-        """Raise what an error means that the client has raised.
-
-        The response to a request names the metrics that are rejected. If the server rejects the
-        request itself, the settings are wrong, unless it is too large: then it is split.
+        With local, the node that gets the request answers from its own copy of the cluster state.
+        Without it, all daemons would ask the master node (before Elasticsearch 9.1):
+        https://www.elastic.co/docs/api/doc/elasticsearch/v8/operation/operation-indices-exists
+        https://github.com/elastic/elasticsearch/pull/125652
         """
-        failure = self.error_from(error)
+        response = self._client.request("HEAD", self._path + "?local=true")
+        if response.status < 300:
+            # A login page looks like this for anything.
+            return "json" in response.headers.get("Content-Type", "")
+        if 400 <= response.status < 500 and response.status not in (408, 429):
+            return False
+        raise _Failure(response, f"cannot look for {self._target}")
+
+    def _create(self) -> None:
+        """Create the target.
+
+        Nobody else does so with the right types: the server would take a long for a value that is
+        1, and then cut the decimals off others. So this is tried again until the server says that
+        it does not let us, or that the name is in use.
+        """
+        mappings = {
+            "properties": {
+                "@timestamp": {"type": "date_nanos"},
+                "name": {"type": "keyword"},
+                "value": {"type": "double"},
+                "labels": self.labels_mapping,
+            }
+        }
+        if self._is_data_stream:
+            failure = self._create_data_stream(mappings)
+        else:
+            failure = self._put(self._path, {"mappings": mappings})
+            if failure is not None and failure.status == 400 and failure.type not in _NOT_AN_INDEX:
+                raise failure
         if failure is None:
-            raise error
-        if isinstance(failure, Rejected) and not is_too_large:
-            failure = Unavailable(f"{problem}: {failure}")
-        raise failure from error
+            return
+        if failure.status not in (400, 403, 404, 405) or failure.type == _BLOCKED:
+            raise failure
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("%s; sending anyway, as if it existed", failure)
+
+    def _create_data_stream(self, mappings: Mapping[str, Any]) -> Optional["_Failure"]:
+        path = "/_data_stream" + self._path
+        failure = self._put(path)
+        if failure is None or failure.status != 400:
+            return failure
+        # There is no template for it. Without one, the server would create a plain index.
+        template = {
+            "index_patterns": [self._name],
+            "data_stream": {},
+            "priority": _TEMPLATE_PRIORITY,
+            "template": {"mappings": mappings},
+        }
+        rejection = self._put(f"/_index_template{self._path}?create=true", template)
+        failure = self._put(path)
+        if failure is not None:
+            raise rejection or failure
+        return None
+
+    def _put(self, path: str, content: Any = None) -> Optional["_Failure"]:
+        """Create something, and return why it does not exist now."""
+        body = b"" if content is None else json.dumps(content).encode("ascii")
+        response = self._client.request("PUT", path, body, _JSON if body else None)
+        if response.status < 300:
+            if b'"acknowledged"' in response.data:
+                return None
+            raise Unavailable(
+                f"unexpected response, HTTP {response.status}; is this {self.product}?"
+            )
+        failure = _Failure(response, f"cannot create {self._target}")
+        if failure.type == _EXISTS:
+            return None
+        if b"No handler for type" in response.data:
+            raise Unavailable(
+                f"{failure} (labels need {self.labels_since} or newer: for an older server, create "
+                f"{self._target} yourself)"
+            )
+        return failure
 
 
-def _rejected_items(metrics: Sequence[Metric], response: Any) -> List[Tuple[Metric, str]]:
+class _Failure(Unavailable):
+    """The server has not done what it was asked for.
+
+    status: of the response.
+    type: the type of the error, such as security_exception, or "".
+    """
+
+    def __init__(self, response: Any, problem: str) -> None:
+        failure = http.error_for(response.status, _reason(response), response.headers)
+        super().__init__(f"{problem}: {failure}", getattr(failure, "retry_after", None))
+        error = _error_in(response)
+        self.status: int = response.status
+        self.type: str = error.get("type", "") if isinstance(error, dict) else ""
+
+
+def _error_in(response: Any) -> Any:
+    """Return what the server says about a failure: a dict, or else text."""
     try:
-        items = [item["create"] for item in response["items"]]
-        statuses = [item["status"] for item in items]
-    except (KeyError, TypeError):
-        items = statuses = []
-    if len(items) != len(metrics):
-        raise Unavailable(f"the response has {len(items)} items instead of {len(metrics)}")
-    rejected = []
-    for metric, item, status in zip(metrics, items, statuses):
-        if status < 300 or status == _CONFLICT:
-            continue
-        reason = f"HTTP {status}: {_describe(item.get('error'))}"
-        if status != 400:
-            raise Unavailable(reason)  # a retry finds the accepted ones with _CONFLICT
-        rejected.append((metric, reason))
-    return rejected
+        return json.loads(response.data)["error"]
+    except (ValueError, KeyError, TypeError):
+        return response.data.decode("utf-8", "replace")
+
+
+def _reason(response: Any) -> str:
+    # The response to HEAD has no body.
+    return "" if response.status < 300 else _describe(_error_in(response)) or response.url
 
 
 def _describe(error: Any) -> str:
@@ -123,3 +273,9 @@ def _describe(error: Any) -> str:
         return str(error)
     cause = error.get("caused_by") or {}
     return ": ".join(filter(None, [error.get("type"), error.get("reason"), cause.get("reason")]))
+
+
+def _is_about_settings(error: Any) -> bool:
+    if not isinstance(error, dict):
+        return False
+    return error.get("type") in _WRONG_SETTINGS or _NO_WRITE_INDEX in str(error.get("reason"))

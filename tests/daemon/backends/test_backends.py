@@ -48,6 +48,7 @@ ARGUMENTS = {
     Oteltap: ["otlp", "--url"],
     Pushgateway: ["prometheus", "--gateway"],
 }
+LABELS_TYPE = {Noida: "flattened", Osmem: "flat_object"}
 LABEL_OPTIONS = [f"--label={name}={value}" for name, value in LABELS.items()]
 
 
@@ -113,7 +114,7 @@ def test_with_a_time_step_no_two_values_of_a_burst_share_a_millisecond(start_ser
 @pytest.mark.parametrize("kind", [Noida, Osmem])
 def test_metrics_arrive_in_elasticsearch_and_opensearch(start_server, start_daemon, kind):
     server = start_server(kind)
-    index = server.url + "/job-metrics"
+    index = server.url + "/benchmark-metrics"
     before = time.time_ns()
     publish(start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS))
     request(index + "/_refresh", b"")
@@ -126,9 +127,11 @@ def test_metrics_arrive_in_elasticsearch_and_opensearch(start_server, start_daem
         nanoseconds = int(moment.timestamp()) * 10**9 + int(digits)
         points.append((document["name"], document["labels"], document["value"], nanoseconds))
     check_points(points, before)
-    properties = json.loads(request(index + "/_mapping"))["job-metrics"]["mappings"]["properties"]
+    (found,) = json.loads(request(index + "/_mapping")).values()
+    properties = found["mappings"]["properties"]
     assert properties["value"]["type"] == "double"
     assert properties["@timestamp"]["type"] == "date_nanos"
+    assert properties["labels"]["type"] == LABELS_TYPE[kind]
     # An index that exists is used.
     daemon = start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS)
     daemon.emit("again=1")
@@ -140,14 +143,17 @@ def test_metrics_arrive_in_elasticsearch_and_opensearch(start_server, start_daem
 @pytest.mark.parametrize("kind", [Noida, Osmem])
 def test_a_document_that_is_sent_twice_is_indexed_once(start_server, start_daemon, kind):
     server = start_server(kind)
-    # The server accepts the documents, and its response is lost.
-    proxy = start_server(Proxy, server, lambda number: "half" if number in (2, 3) else None)
+    index = server.url + "/benchmark-metrics"
+    request(index, b"{}", method="PUT", **{"Content-Type": "application/json"})
+    # Before each attempt, the daemon looks for the index. The server accepts the documents, and
+    # its response is lost.
+    proxy = start_server(Proxy, server, lambda number: "half" if number in (2, 4) else None)
     daemon = start_daemon(*ARGUMENTS[kind], proxy.url)
     daemon.emit("a=1", "b=2")
     assert daemon.stop().code == 0, daemon.logged()
-    assert proxy.faults == 2
-    request(server.url + "/job-metrics/_refresh", b"")
-    assert json.loads(request(server.url + "/job-metrics/_count"))["count"] == 2
+    assert [b"create" in body for body in proxy.bodies] == [False, True] * 3
+    request(index + "/_refresh", b"")
+    assert json.loads(request(index + "/_count"))["count"] == 2
 
 
 @pytest.mark.slow
@@ -180,7 +186,7 @@ def test_metrics_that_do_not_fit_the_mapping_of_an_index_are_rejected(start_serv
     server = start_server(Osmem)
     mapping = {"mappings": {"properties": {"name": {"type": "long"}}}}
     request(
-        server.url + "/job-metrics",
+        server.url + "/benchmark-metrics",
         json.dumps(mapping).encode(),
         method="PUT",
         **{"Content-Type": "application/json"},

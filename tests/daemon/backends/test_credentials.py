@@ -58,7 +58,7 @@ def test_a_user_and_an_api_key_are_a_usage_error():
     arguments = [*ARGUMENTS["elasticsearch"], "http://localhost", "--user", "me", "--", "true"]
     result = run_daemon(*arguments, env={"BAI_DAEMON_API_KEY": "qwertz"})
     assert (result.code, result.out) == (2, "")
-    assert "give either a user or an API key, not both" in result.err
+    assert "give either a user or another way to authenticate, not both" in result.err
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -72,15 +72,21 @@ def test_a_secret_that_the_server_sends_back_is_not_logged(name, send):
 
 
 def test_what_a_client_says_about_its_options_does_not_show_a_secret(tmp_path):
-    (tmp_path / "elasticsearch.py").write_text(
-        "class Elasticsearch:\n"
+    (tmp_path / "urllib3.py").write_text(
+        "class Timeout:\n"
+        "    def __init__(self, **options): pass\n"
+        "class ProxyManager:\n"
         "    def __init__(self, *arguments, **options): raise ValueError(repr(options))\n"
+        "class exceptions:\n"
+        "    ProxySchemeUnknown = KeyError\n"
     )
-    arguments = [*ARGUMENTS["elasticsearch"], "http://localhost", "--user", "me", "--", "true"]
-    env = {"BAI_DAEMON_PASSWORD": "qwertz", "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])}
-    result = run_daemon(*arguments, env=env)
+    env = {
+        "HTTP_PROXY": "http://me:qwertz@127.0.0.1:1",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT]),
+    }
+    result = run_daemon(*ARGUMENTS["elasticsearch"], "http://h:1", "--", "true", env=env)
     assert (result.code, result.out) == (2, "")
-    assert "'Authorization': 'Basic ***'" in result.err
+    assert "'proxy-authorization': 'Basic ***'" in result.err
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])

@@ -13,8 +13,6 @@ from tests.daemon.backends.servers import AWS_CREDENTIALS, Proxy, Pushgateway, f
 from tests.daemon.harness import run_daemon
 from tests.helpers import BAI_EMIT, wait_until
 
-PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
-OK = b'{"items": [{"create": {"status": 201}}]}'
 LOGIN = b"<html>Please log in</html>"
 
 
@@ -25,7 +23,7 @@ def metric(name, value=1):
 def make_backend(name, url):
     options = {
         "prometheus": {"gateway": url, "job": "job"},
-        "elasticsearch": {"url": url, "index": "index", "api_key": None},
+        "elasticsearch": {"url": url, "index": "index"},
         "opensearch": {"url": url, "index": "index"},
         "influxdb": {"url": url, "database": "benchmarks", "token": None},
     }
@@ -53,16 +51,6 @@ def test_metrics_are_delivered_to_a_pushgateway_with_and_without_checks(start_se
     line = 'a{instance="",job="job"} 0.42\n'
     # Without the check, the Pushgateway responds before it has stored the metric.
     wait_until(lambda: line in request(gateway.url + "/metrics"))
-
-
-@pytest.mark.parametrize("name", ["elasticsearch", "opensearch"])
-def test_a_document_has_the_exact_integer(start_server, name):
-    proxy = start_server(Proxy, None, lambda number: (200, PRODUCT, OK))
-    values = [2**60 + 1, -(2**63), 10**30 + 1]
-    for value in values:
-        make_backend(name, proxy.url).send([metric("a", value)])
-    documents = [json.loads(body.splitlines()[1]) for body in proxy.bodies if b'"_id"' in body]
-    assert [document["value"] for document in documents] == values
 
 
 def test_a_line_on_stdout_has_the_exact_integer():
@@ -99,87 +87,6 @@ def test_otlp_has_the_exact_integer_if_64_bits_hold_it(start_server, value, kind
 
 
 BULK_BACKENDS = ["elasticsearch", "opensearch"]
-BAD_REQUEST = json.dumps({"error": {"type": "bad", "reason": "no"}, "status": 400}).encode()
-
-
-def index_exists(number):
-    """The response to the first request, which creates the index; None for the others."""
-    return (200, PRODUCT, b"{}") if number == 1 else None
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_bulk_request_that_is_rejected_as_a_whole_is_worth_a_retry(start_server, name, status):
-    response = (status, PRODUCT, BAD_REQUEST)
-    proxy = start_server(Proxy, None, lambda number: index_exists(number) or response)
-    with pytest.raises(Unavailable) as caught:
-        make_backend(name, proxy.url).send([metric("a"), metric("b")])
-    assert str(caught.value).startswith(f"cannot write to the index 'index': HTTP {status}: ")
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-def test_a_bulk_request_that_is_too_large_is_rejected_and_so_split(start_server, name):
-    response = (413, PRODUCT, b'{"error": "too large"}')
-    proxy = start_server(Proxy, None, lambda number: index_exists(number) or response)
-    with pytest.raises(Rejected) as caught:
-        make_backend(name, proxy.url).send([metric("a"), metric("b")])
-    assert "HTTP 413: " in str(caught.value)
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_an_index_that_cannot_be_created_is_named(start_server, name, status):
-    proxy = start_server(Proxy, None, lambda number: (status, PRODUCT, BAD_REQUEST))
-    with pytest.raises(Unavailable) as caught:
-        make_backend(name, proxy.url).send([metric("a")])
-    assert str(caught.value).startswith(f"cannot create the index 'index': HTTP {status}: ")
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-def test_an_index_is_created_once(start_server, name):
-    proxy = start_server(Proxy, None, lambda number: index_exists(number) or (200, PRODUCT, OK))
-    backend = make_backend(name, proxy.url)
-    for _ in range(2):
-        backend.send([metric("a")])
-    assert ["mappings" in json.loads(body.splitlines()[0]) for body in proxy.bodies] == [
-        True,
-        False,
-        False,
-    ]
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-def test_an_index_that_exists_is_used(start_server, name):
-    error = {"type": "resource_already_exists_exception", "reason": "it exists"}
-    exists = (400, PRODUCT, json.dumps({"error": error, "status": 400}).encode())
-    proxy = start_server(Proxy, None, lambda number: exists if number == 1 else (200, PRODUCT, OK))
-    assert make_backend(name, proxy.url).send([metric("a")]) == []
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-@pytest.mark.parametrize("method", ["create_index", "bulk"])
-def test_an_error_that_the_client_has_not_raised_passes_as_it_is(
-    start_server, monkeypatch, name, method
-):
-    def fail(*arguments):
-        raise bug
-
-    bug = KeyError("a bug")
-    proxy = start_server(Proxy, None, index_exists)
-    backend = make_backend(name, proxy.url)
-    monkeypatch.setattr(backend, method, fail)
-    with pytest.raises(KeyError) as caught:
-        backend.send([metric("a")])
-    assert caught.value is bug
-
-
-@pytest.mark.parametrize("name", BULK_BACKENDS)
-def test_what_neither_elasticsearch_nor_opensearch_responds_is_not_a_delivery(start_server, name):
-    login = (200, {"Content-Type": "text/html"}, LOGIN)
-    proxy = start_server(Proxy, None, lambda number: index_exists(number) or login)
-    with pytest.raises(Unavailable):
-        make_backend(name, proxy.url).send([metric("a")])
-    assert len(proxy.bodies) == 2
 
 
 def test_influxdb_gets_a_line_for_each_metric(start_server):
@@ -215,15 +122,15 @@ def test_a_server_that_is_down_is_worth_a_retry(name):
 
 @pytest.mark.parametrize("name", ["influxdb", "prometheus", *BULK_BACKENDS])
 def test_a_busy_server_is_asked_once(start_server, name):
-    proxy = start_server(Proxy, None, lambda number: (503, {**PRODUCT, "Retry-After": "7"}))
+    proxy = start_server(Proxy, None, lambda number: (503, {"Retry-After": "7"}))
     with pytest.raises(Unavailable):
         make_backend(name, proxy.url).send([metric("a")])
     assert len(proxy.bodies) == 1
 
 
-@pytest.mark.parametrize("name", ["influxdb", "prometheus", "elasticsearch"])
+@pytest.mark.parametrize("name", ["influxdb", "prometheus", *BULK_BACKENDS])
 def test_a_busy_server_says_when_to_ask_again(start_server, name):
-    proxy = start_server(Proxy, None, lambda number: (503, {**PRODUCT, "Retry-After": "7"}))
+    proxy = start_server(Proxy, None, lambda number: (503, {"Retry-After": "7"}))
     with pytest.raises(Unavailable) as caught:
         make_backend(name, proxy.url).send([metric("a")])
     assert caught.value.retry_after == 7
