@@ -168,6 +168,10 @@ class Delivery:
             return
         try:
             answer = self._backend.send(part) or Answer()
+            not_accepted = len(answer.rejected) + len(answer.postponed) + answer.unidentified
+            self._is_proven = self._is_proven or not_accepted < len(part)
+            if answer.postponed and (not self._is_proven or len(answer.postponed) == len(part)):
+                raise Unavailable(answer.reason, answer.retry_after)
             if len(answer.rejected) == len(part) and not self._is_proven:
                 raise Rejected(answer.rejected[0][1])
         except (Unavailable, FatalError):
@@ -183,13 +187,9 @@ class Delivery:
         except Exception as error:
             log.debug("unexpected error", exc_info=True)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-        if len(answer.postponed) == len(part):
-            raise Unavailable(answer.reason, answer.retry_after)
         self._is_bad = self._is_left and not (answer.rejected or answer.postponed)
         self._is_left = False
         self._parts.pop()
-        if len(answer.rejected) + len(answer.postponed) + answer.unidentified < len(part):
-            self._is_proven = True
         if self._is_probing:
             self._is_probing = False
             self._parts.clear()

@@ -617,6 +617,18 @@ def test_a_server_that_takes_some_of_a_batch_may_reject_others(spool, deliver):
     assert rejected_values(spool) == [1]
 
 
+def test_a_server_that_has_taken_none_rejects_none(spool, clock, make_delivery):
+    def answer(metrics):
+        return Answer([(metrics[0], "HTTP 400: bad")], metrics[1:], reason="busy")
+
+    add(spool, 1, 2)
+    backend = FakeBackend(answer)
+    delivery = make_delivery(backend)
+    run_steps(delivery, clock)
+    assert backend.accepted == [[], [1, 2]]
+    assert (delivery.delivered, delivery.rejected) == (2, 0)
+
+
 def test_nothing_is_sent_again_of_a_batch_of_which_a_server_has_rejected_some(
     spool, deliver, messages
 ):

@@ -120,7 +120,7 @@ def test_metrics_that_a_server_cannot_hold_are_rejected(name, metric, reason):
 )
 def test_a_name_that_the_pushgateway_uses_itself_is_rejected(name, valid):
     pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
-    prometheus = backends.load("prometheus")("http://localhost", "job", None, None)
+    prometheus = backends.load("prometheus")("http://localhost", "job")
     reason = f"the Pushgateway has its own metric {valid}: rename it"
     assert prometheus.reason_to_reject(metric(name)) == reason
     assert prometheus.reason_to_reject(metric(name + "_")) is None
@@ -128,7 +128,7 @@ def test_a_name_that_the_pushgateway_uses_itself_is_rejected(name, valid):
 
 def test_a_name_that_prometheus_would_mix_with_another_is_rejected():
     pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
-    prometheus = backends.load("prometheus")("http://localhost", "job", None, None)
+    prometheus = backends.load("prometheus")("http://localhost", "job")
     for _ in range(2):
         assert prometheus.reason_to_reject(metric("a.b")) is None
         assert prometheus.reason_to_reject(metric("a/b")) == (
