@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import gzip
 import json
 import os
 import re
@@ -337,10 +338,12 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
     assert found == {name: [float(value)] for name, value in VALUES.items()}
     assert proxy.bodies
     for body in proxy.bodies:
+        if body.startswith(b"\x1f\x8b"):
+            body = gzip.decompress(body)
         sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
-        for resource in sent.resource_metrics:
-            attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
-            assert attributes == LABELS
+        for metric in sent.resource_metrics[0].scope_metrics[0].metrics:
+            for point in metric.gauge.data_points:
+                assert {a.key: a.value.string_value for a in point.attributes} == LABELS
 
 
 def test_the_quick_start_of_the_readme(start_server):
