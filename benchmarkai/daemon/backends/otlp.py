@@ -117,7 +117,7 @@ class Backend(base.Backend):
         from opentelemetry.proto.metrics.v1 import metrics_pb2
 
         connection["header"] = {**_headers(connection), **(connection.get("header") or {})}
-        self._client = http.Client(url, **connection)
+        self._client = http.Client(url, compress=_compression() != "none", **connection)
         self._service = metrics_service_pb2
         self._point = metrics_pb2.NumberDataPoint
         self._resource = {"host.name": socket.gethostname(), **_resource_attributes()}
@@ -211,7 +211,7 @@ class Backend(base.Backend):
             with contextlib.suppress(Exception):
                 status.ParseFromString(response.data)
             text = status.error_message or text
-        text = f"{response.url}: {text}"
+        text = f"{self._client.url}: {text}"
         return http.error_for(response.status, text, response.headers) or Unavailable(text)
 
 
@@ -225,14 +225,17 @@ def _content_type(response: Any) -> str:
     return kind.partition(";")[0].strip().lower()
 
 
+def _compression() -> str:
+    return os.environ.get(_first_set(_variables("COMPRESSION")) or "", "gzip")
+
+
 def _headers(options: Mapping[str, Any]) -> Dict[str, str]:
     """Return the headers in the variables, without those that the options have."""
     source = _first_set(_variables("HEADERS"))
     if source is None:
         return {}
     try:
-        # In this form, a user's Authorization and our own headers take their place.
-        headers = {name.title(): value for name, value in _parse_pairs(os.environ[source]).items()}
+        headers = _parse_pairs(os.environ[source])
         http._check_headers(headers)
     except ValueError as error:
         raise ValueError(f"{source} {error}, such as api-key=a%20b") from None
@@ -241,7 +244,8 @@ def _headers(options: Mapping[str, Any]) -> Dict[str, str]:
     for value in headers.values():
         protect(value)
     given = {name.lower() for name in http.headers_of(options)}
-    return {name: value for name, value in headers.items() if name.lower() not in given}
+    # In the usual case, so that the client's own Authorization takes the place of one of these.
+    return {name.title(): value for name, value in headers.items() if name.lower() not in given}
 
 
 def _resource_attributes() -> Dict[str, str]:

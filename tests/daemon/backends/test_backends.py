@@ -2,7 +2,6 @@
 
 import base64
 import datetime
-import gzip
 import json
 import os
 import re
@@ -314,9 +313,11 @@ def test_waiting_metrics_with_labels_that_the_server_cannot_hold_are_rejected(
     assert all(entry["reason"].startswith(reason) for entry in entries)
 
 
-def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
+def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon, monkeypatch):
     from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 
+    # Other than a collector, the stand-in cannot decompress.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     server = start_server(Oteltap)
     proxy = start_server(Proxy, server)
     publish(start_daemon(*ARGUMENTS[Oteltap], proxy.url, *LABEL_OPTIONS))
@@ -338,8 +339,6 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon):
     assert found == {name: [float(value)] for name, value in VALUES.items()}
     assert proxy.bodies
     for body in proxy.bodies:
-        if body.startswith(b"\x1f\x8b"):
-            body = gzip.decompress(body)
         sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
         for metric in sent.resource_metrics[0].scope_metrics[0].metrics:
             for point in metric.gauge.data_points:
