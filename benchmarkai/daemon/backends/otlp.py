@@ -69,13 +69,11 @@ def _parse_url(context: click.Context, parameter: click.Parameter, value: str) -
         url = check_url(context, parameter, value)
     except click.BadParameter as error:
         raise click.BadParameter(error.message, param_hint=source) from None
-    if url.endswith(_PATH):
-        return url
-    if source == _URL_VARIABLES[1]:  # the one for metrics is used as it is
+    if source == _URL_VARIABLES[1] and not value.endswith(_PATH):  # it is used as it is
         # No --url means the same, so the command that sends what is left needs the variable too.
         context.set_parameter_source("url", ParameterSource.DEFAULT)
         return value
-    return url + _PATH
+    return url if url.endswith(_PATH) else url + _PATH
 
 
 class Backend(base.Backend):

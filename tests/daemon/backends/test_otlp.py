@@ -373,6 +373,7 @@ ALL = "OTEL_EXPORTER_OTLP_ENDPOINT"
         ([], {METRICS: "http://e", ALL: "http://c"}, "http://e"),
         ([], {METRICS: "", ALL: "http://c"}, "http://c/v1/metrics"),
         ([], {METRICS: "http://e/v1/metrics"}, "http://e/v1/metrics"),
+        ([], {METRICS: "http://e/v1/metrics/"}, "http://e/v1/metrics/"),
         ([], {BAI: "http://g", METRICS: "http://e", ALL: "http://c"}, "http://g/v1/metrics"),
         (["--url", "http://a"], {BAI: "http://g", METRICS: "http://e"}, "http://a/v1/metrics"),
     ],
@@ -632,6 +633,25 @@ def test_a_bad_request_is_rejected_with_its_reason(start_server, headers, body, 
     with pytest.raises(Rejected) as caught:
         make_backend(collector.url).send([metric()])
     assert str(caught.value) == f"HTTP 400: {collector.url}/v1/metrics: {reason}".rstrip()
+
+
+def test_the_good_points_of_a_request_that_prometheus_rejects_arrive_once(
+    start_server, start_daemon
+):
+    def respond(number):
+        if "bad" not in [metric.name for metric in collector.metrics()]:
+            return (200, {}, b"")
+        # It then stores nothing of the request: storage/remote/write_otlp_handler.go
+        collector.requests.pop()
+        return (400, {"Content-Type": "text/plain; charset=utf-8"}, b"out of bounds\n")
+
+    collector = start_server(Collector, respond)
+    daemon = start_daemon("otlp", "--url", collector.url)
+    daemon.emit("a=1", "bad=2", "c=3")
+    assert daemon.stop().code == 0
+    assert sorted(metric.name for metric in collector.metrics()) == ["a", "c"]
+    (entry,) = daemon.rejected_entries()
+    assert (entry["name"], entry["reason"][-14:]) == ("bad", " out of bounds")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503, 504])
