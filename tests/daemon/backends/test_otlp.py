@@ -208,6 +208,7 @@ def test_the_points_of_a_name_are_in_one_gauge_in_their_order(collector):
     metrics = [metric("a", value, labels, number) for number, value in enumerate(values)]
     metrics.insert(2, metric("b", 7))
     make_backend(collector.url).send(metrics)
+    assert len(collector.resources()) == 1
     a, b = collector.metrics()
     assert (a.name, b.name) == ("a", "b")
     points = [(point.WhichOneof("value"), point.time_unix_nano) for point in a.gauge.data_points]
@@ -654,7 +655,7 @@ def test_the_good_points_of_a_request_that_prometheus_rejects_arrive_once(
     assert (entry["name"], entry["reason"][-14:]) == ("bad", " out of bounds")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [300, 401, 403, 404, 429, 500, 502, 503, 504])
 def test_any_other_error_is_worth_a_retry_by_the_daemon(start_server, status):
     headers = {**PROTOBUF, "Retry-After": "7"}
     collector = start_server(Collector, lambda number: (status, headers, status_message("busy")))
