@@ -202,13 +202,11 @@ class Backend(base.Backend):
 
     def _failure(self, response: Any) -> Exception:
         """Return the error that a response means: a google.rpc.Status should be in it."""
-        text = response.data.decode("utf-8", "replace")
-        if _content_type(response) == _PROTOBUF:
-            # Its message has the number and the type of this one's error_message.
-            status = self._service.ExportMetricsPartialSuccess()
-            with contextlib.suppress(Exception):
-                status.ParseFromString(response.data)
-            text = status.error_message or text
+        # Its message has the number and the type of this one's error_message.
+        status = self._service.ExportMetricsPartialSuccess()
+        with contextlib.suppress(Exception):
+            status.ParseFromString(response.data)
+        text = status.error_message or response.data.decode("utf-8", "replace")
         text = f"{self._client.url}: {text}"
         return http.error_for(response.status, text, response.headers) or Unavailable(text)
 

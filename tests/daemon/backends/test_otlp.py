@@ -623,6 +623,8 @@ def status_message(text):
     "headers, body, reason",
     [
         (PROTOBUF, status_message("größe is bad"), "größe is bad"),
+        # Mimir: https://github.com/grafana/mimir/issues/10847
+        ({"Content-Type": "application/octet-stream"}, status_message("bad"), "bad"),
         (PROTOBUF, b"no Status", "no Status"),
         (PROTOBUF, b"", ""),
         # Prometheus
