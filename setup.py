@@ -72,7 +72,8 @@ setup(
         "cloudwatch": ["boto3"],
         "prometheus": ["prometheus-client>=0.14", "urllib3>=1.26"],
         "influxdb": ["influxdb-client>=1.36", "urllib3>=1.26"],
-        "otlp": ["opentelemetry-exporter-otlp-proto-http>=1.15", "requests"],
+        # Partial success came with version 1.19.
+        "otlp": ["opentelemetry-proto>=1.19", "urllib3>=1.26"],
     },
     options={"bdist_wheel": {"python_tag": "py2.py3"}},
     zip_safe=False,

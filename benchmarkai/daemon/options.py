@@ -15,7 +15,8 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def option(name: str, help: str, **attributes: Any) -> click.Option:
     """Return an option that may also be given by the variable BAI_DAEMON_NAME."""
     attributes.setdefault("callback", _reject_empty)
-    return click.Option([name], help=help, envvar=variable(name), show_envvar=True, **attributes)
+    attributes.setdefault("envvar", variable(name))
+    return click.Option([name], help=help, show_envvar=True, **attributes)
 
 
 def pairs_option(
@@ -53,9 +54,7 @@ def file_option(name: str, help: str) -> click.Option:
 
 def url_option(default: str, help: str, name: str = "--url") -> click.Option:
     """Return an option for the URL of a server."""
-    return option(
-        name, help, metavar="URL", default=default, show_default=True, callback=_check_url
-    )
+    return option(name, help, metavar="URL", default=default, show_default=True, callback=check_url)
 
 
 def user_option() -> click.Option:
@@ -128,7 +127,8 @@ def _reject_empty(context: click.Context, parameter: click.Parameter, value: Any
     return value
 
 
-def _check_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def check_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return the URL without a slash at its end. A callback of click."""
     # The order matters: a message shows the value only if it cannot hold a password.
     if "@" in value:
         raise click.BadParameter("leave out the user and the password: --help shows their options")

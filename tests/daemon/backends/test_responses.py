@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarkai.daemon import backends
-from benchmarkai.daemon.backends import cloudwatch, otlp
+from benchmarkai.daemon.backends import cloudwatch
 from benchmarkai.daemon.backends.base import FatalError, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from tests.daemon.backends.servers import AWS_CREDENTIALS, Proxy, Pushgateway, free_port, request
@@ -60,32 +60,6 @@ def test_a_line_on_stdout_has_the_exact_integer():
     assert [json.loads(line)["value"] for line in result.out.splitlines()] == values
 
 
-@pytest.mark.parametrize(
-    "value, kind",
-    [
-        (0, "as_int"),
-        (2**60 + 1, "as_int"),
-        (2**63 - 1, "as_int"),
-        (-(2**63), "as_int"),
-        (2**63, "as_double"),
-        (-(2**63) - 1, "as_double"),
-        (10**300, "as_double"),
-        (1.0, "as_double"),
-        (0.1, "as_double"),
-    ],
-)
-def test_otlp_has_the_exact_integer_if_64_bits_hold_it(start_server, value, kind):
-    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-
-    proxy = start_server(Proxy, None, lambda number: (200, {}, b""))
-    backends.load("otlp")(proxy.url).send([metric("a", value)])
-    (body,) = proxy.bodies
-    sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
-    (point,) = sent.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
-    assert point.WhichOneof("value") == kind
-    assert getattr(point, kind) == (value if kind == "as_int" else float(value))
-
-
 BULK_BACKENDS = ["elasticsearch", "opensearch"]
 
 
@@ -134,85 +108,6 @@ def test_a_busy_server_says_when_to_ask_again(start_server, name):
     with pytest.raises(Unavailable) as caught:
         make_backend(name, proxy.url).send([metric("a")])
     assert caught.value.retry_after == 7
-
-
-def test_what_an_otlp_collector_rejects_in_part_has_its_reason(start_server):
-    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-
-    response = metrics_service_pb2.ExportMetricsServiceResponse()
-    response.partial_success.rejected_data_points = 1
-    for text, reason in [("too old", "too old"), ("", "rejected by the collector")]:
-        response.partial_success.error_message = text
-        answer = (200, {}, response.SerializeToString())
-        proxy = start_server(Proxy, None, lambda number, answer=answer: answer)
-        with pytest.raises(Rejected) as caught:
-            backends.load("otlp")(proxy.url).send([metric("a")])
-        assert str(caught.value) == reason
-
-
-def test_what_no_otlp_collector_responds_is_not_a_delivery(start_server):
-    proxy = start_server(Proxy, None, lambda number: (200, {}, LOGIN))
-    with pytest.raises(Unavailable) as caught:
-        backends.load("otlp")(proxy.url).send([metric("a")])
-    assert str(caught.value) == "unexpected response; is this an OTLP collector?"
-
-
-def test_an_otlp_collector_that_is_down_is_worth_a_retry(monkeypatch):
-    monkeypatch.setattr(otlp, "_TIMEOUT", 0.1)
-    with pytest.raises(Unavailable) as caught:
-        otlp.Backend(f"http://127.0.0.1:{free_port()}").send([metric("a")])
-    assert str(caught.value) == "no response from the collector"
-
-
-def test_a_lost_response_is_not_taken_for_the_one_before_it(start_server, monkeypatch):
-    monkeypatch.setattr(otlp, "_TIMEOUT", 0.1)
-    proxy = start_server(Proxy, None, lambda number: (200, {}, b"") if number == 1 else "drop")
-    backend = otlp.Backend(proxy.url)
-    assert backend.send([metric("a")]) is None
-    with pytest.raises(Unavailable) as caught:
-        backend.send([metric("b")])
-    assert str(caught.value) == "no response from the collector"
-
-
-def test_half_a_response_of_an_otlp_collector_is_not_a_delivery(start_server):
-    collector = start_server(Proxy, None, lambda number: (200, {}, b""))
-    proxy = start_server(Proxy, collector, lambda number: "half")
-    with pytest.raises(Unavailable) as caught:
-        otlp.Backend(proxy.url).send([metric("a")])
-    assert str(caught.value) == "HTTP 200, but the export failed"
-
-
-def test_what_an_otlp_collector_rejects_as_a_whole_has_its_reason(start_server):
-    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad data"))
-    with pytest.raises(Rejected) as caught:
-        otlp.Backend(proxy.url).send([metric("a")])
-    assert str(caught.value) == "HTTP 400: bad data"
-
-
-def test_a_busy_otlp_collector_says_when_to_ask_again(start_server):
-    # The exporter would wait itself, if this were less than its time-out.
-    proxy = start_server(Proxy, None, lambda number: (503, {"Retry-After": "60"}))
-    with pytest.raises(Unavailable) as caught:
-        otlp.Backend(proxy.url).send([metric("a")])
-    assert caught.value.retry_after == 60
-    assert len(proxy.bodies) == 1
-
-
-def test_a_redirection_by_an_otlp_collector_is_neither_followed_nor_a_delivery(start_server):
-    responses = {1: (302, {"Location": "/login"}, b"")}
-    proxy = start_server(Proxy, None, lambda number: responses.get(number, (200, {}, b"")))
-    with pytest.raises(Unavailable) as caught:
-        otlp.Backend(proxy.url).send([metric("a")])
-    assert str(caught.value).startswith("HTTP 302:")
-    assert len(proxy.bodies) == 1
-
-
-def test_the_otlp_exporter_does_not_log_an_error_too(start_server, caplog):
-    caplog.set_level("DEBUG", "opentelemetry")
-    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad data"))
-    with pytest.raises(Rejected):
-        otlp.Backend(proxy.url).send([metric("a")])
-    assert caplog.messages == []
 
 
 def error_from_cloudwatch(code, status, headers=None):
