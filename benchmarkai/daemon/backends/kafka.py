@@ -32,7 +32,14 @@ _OWN: Dict[str, Any] = {
     "delivery.report.only.error": True,
     "message.timeout.ms": TIMEOUT * 1000,
 }
-_ALIASES = ["request.required.acks", "delivery.timeout.ms", "transactional.id"]
+_OTHERS = [
+    "request.required.acks",
+    "delivery.timeout.ms",
+    "transactional.id",
+    "on_delivery",
+    "error_cb",
+    "logger",
+]
 _BOOTSTRAP = ["bootstrap.servers", "metadata.broker.list"]
 
 _SETTING = re.compile("[a-z0-9._]+")
@@ -89,7 +96,7 @@ def _check_settings(settings: Mapping[str, str]) -> None:
     for name in settings:
         if name in _BOOTSTRAP:
             raise click.BadParameter(f"{name!r} is set by --bootstrap")
-        if name in _OWN or name in _ALIASES:
+        if name in _OWN or name in _OTHERS:
             raise click.BadParameter(
                 f"{name!r} cannot be set: the daemon relies on its own value to lose nothing"
             )
@@ -165,7 +172,7 @@ class Backend(base.Backend):
         try:
             self._open(logging.WARNING)
         except (confluent_kafka.KafkaException, TypeError, ValueError) as error:
-            raise ValueError(_explain(error, option, option_file)) from error
+            raise ValueError(self._explain(error, option, option_file)) from error
 
     def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
         deadline = time.monotonic() + TIMEOUT
@@ -211,6 +218,22 @@ class Backend(base.Backend):
         self._producer = self._kafka.Producer(
             {**self._settings, "error_cb": self._health.note, "logger": _Log(level)}
         )
+
+    def _explain(
+        self, error: Exception, option: Mapping[str, str], option_file: Mapping[str, str]
+    ) -> str:
+        """Return what is wrong with the settings, and with which of them if that can be told."""
+        text = _text(error)
+        for name, value in {**option, **option_file}.items():
+            shown = "--option-file" if name in option_file else f"--option {name}={value}"
+            try:
+                # The text may have another name for the same setting.
+                self._kafka.Producer({"bootstrap.servers": self._bootstrap, name: value})
+            except (self._kafka.KafkaException, TypeError, ValueError) as other:
+                return f"{shown}: {_text(other)}"
+            if name in text:
+                return f"{shown}: {text}"
+        return text
 
     def _prepare(self) -> None:
         """Make a new producer if the one of the last time cannot be used."""
@@ -339,13 +362,6 @@ def _format(metrics: Sequence[Metric]) -> Tuple[List[bytes], List[bytes]]:
     return [keys[metric.name, id(metric.labels)] for metric in metrics], values
 
 
-def _explain(error: Exception, option: Mapping[str, str], option_file: Mapping[str, str]) -> str:
-    """Return what is wrong with the settings, and with which one."""
+def _text(error: Exception) -> str:
     reason = error.args[0]
-    text = reason.str() if hasattr(reason, "str") else str(reason)
-    # The longest first: its name may contain another.
-    for name in sorted({**option, **option_file}, key=len, reverse=True):
-        if name in text:
-            source = "--option-file" if name in option_file else f"--option {name}={option[name]}"
-            return f"{source}: {text}"
-    return text
+    return reason.str() if hasattr(reason, "str") else str(reason)
