@@ -1,7 +1,7 @@
 """A metric on its way to a server, and its time as text."""
 
 import datetime
-from typing import Mapping, NamedTuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Union
 
 Value = Union[int, float]
 
@@ -28,3 +28,13 @@ def format_time(nanoseconds: int) -> str:
     seconds, fraction = divmod(nanoseconds, 10**9)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def document(metric: Metric) -> Dict[str, Any]:
+    """Return what the metric is in JSON, apart from its id."""
+    return {
+        "time": format_time(metric.time),
+        "name": metric.name,
+        "value": metric.value,
+        "labels": metric.labels,
+    }

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Pattern, Sequence
 
 import click
 
@@ -43,6 +43,48 @@ def pairs_option(
         multiple=True,
         type=_Line(),
         callback=parse,
+    )
+
+
+def secret_pairs_option(
+    name: str,
+    help: str,
+    names: Pattern[str],
+    check: Callable[[Dict[str, str]], Any] = lambda pairs: None,
+) -> click.Option:
+    """Return an option for a file with a secret NAME=VALUE on each line. Its value is a dict.
+
+    names: matches all of each NAME.
+    check: called with the dict; raises click.BadParameter, whose message shows no value.
+    """
+
+    def read(
+        context: click.Context, parameter: click.Parameter, path: Optional[str]
+    ) -> Dict[str, str]:
+        if path is None:
+            return {}
+        absolute = path if path == "-" else os.path.abspath(path)
+        secret_files(context)[parameter.name or ""] = absolute
+        pairs: Dict[str, str] = {}
+        # No message shows what is in the file.
+        for number, line in enumerate(read_file(path).decode("utf-8", "replace").splitlines(), 1):
+            key, _, value = (part.strip() for part in line.partition("="))
+            if line.strip():
+                protect(value)
+                if not (value and names.fullmatch(key)):
+                    raise click.BadParameter(f"line {number} of {path!r} is not NAME=VALUE")
+                pairs[key] = value
+        check(pairs)
+        return pairs
+
+    return click.Option(
+        [name],
+        type=click.Path(allow_dash=True),
+        callback=read,
+        envvar=variable(name),
+        show_envvar=True,
+        metavar="FILE",
+        help=help,
     )
 
 

@@ -14,6 +14,7 @@ NAMES: List[str] = [
     "prometheus",
     "influxdb",
     "otlp",
+    "kafka",
 ]
 
 

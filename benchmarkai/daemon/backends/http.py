@@ -4,7 +4,6 @@ import base64
 import email.utils
 import gzip
 import ipaddress
-import os
 import re
 import ssl
 import time
@@ -21,11 +20,9 @@ from benchmarkai.daemon.options import (
     file_option,
     option,
     pairs_option,
-    read_file,
-    secret_files,
     secret_option,
+    secret_pairs_option,
     user_option,
-    variable,
 )
 from benchmarkai.daemon.redaction import protect, redact
 
@@ -41,31 +38,12 @@ _REJECTED = (400, 413, 422)
 _HEADER_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 
 
-def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise click.BadParameter(f"{name!r} is not the name of a header")
         if not (value.isascii() and value.isprintable()):
             raise click.BadParameter(f"the value of {name!r} is not printable ASCII")
-    return headers
-
-
-def _read_header_file(
-    context: click.Context, parameter: click.Parameter, path: Optional[str]
-) -> Mapping[str, str]:
-    if path is None:
-        return {}
-    secret_files(context)["header_file"] = path if path == "-" else os.path.abspath(path)
-    headers: Dict[str, str] = {}
-    # No message shows what is in the file.
-    for number, line in enumerate(read_file(path).decode("utf-8", "replace").splitlines(), 1):
-        name, _, value = line.partition("=")
-        if line.strip():
-            protect(value.strip())
-            headers[name.strip()] = value.strip()
-            if not (name and value and _HEADER_NAME.fullmatch(name.strip())):
-                raise click.BadParameter(f"line {number} of {path!r} is not NAME=VALUE")
-    return _check_headers(headers)
 
 
 # What a backend takes that authenticates in its own way, and what all others take.
@@ -79,14 +57,11 @@ CONNECTION_OPTIONS: List[click.Option] = [
         "A header of each request; not for secrets, which others can see here.",
         check=_check_headers,
     ),
-    click.Option(
-        ["--header-file"],
-        type=click.Path(allow_dash=True),
-        callback=_read_header_file,
-        envvar=variable("--header-file"),
-        show_envvar=True,
-        metavar="FILE",
-        help="A file with secret headers, a line NAME=VALUE for each.",
+    secret_pairs_option(
+        "--header-file",
+        "A file with secret headers, a line NAME=VALUE for each.",
+        _HEADER_NAME,
+        check=_check_headers,
     ),
 ]
 OPTIONS: List[click.Option] = [

@@ -2,7 +2,7 @@ import json
 from typing import Sequence
 
 from benchmarkai.daemon.backends import base
-from benchmarkai.daemon.metric import Metric, format_time
+from benchmarkai.daemon.metric import Metric, document
 from benchmarkai.stdout import StdoutSink
 
 
@@ -18,18 +18,7 @@ class Backend(base.Backend):
         self._stdout = StdoutSink()
 
     def send(self, metrics: Sequence[Metric]) -> None:
-        lines = [
-            json.dumps(
-                {
-                    "time": format_time(metric.time),
-                    "name": metric.name,
-                    "value": metric.value,
-                    "labels": metric.labels,
-                }
-            )
-            + "\n"
-            for metric in metrics
-        ]
+        lines = [json.dumps(document(metric)) + "\n" for metric in metrics]
         try:
             # One by one, because a command may print to the same stdout.
             self._stdout.write(lines)

