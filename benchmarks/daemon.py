@@ -184,6 +184,7 @@ def print_tables(folder, start_server):
     print(f"| pipe | spool, one core, no server: peak {peak:.0f} MiB | {rate:.0f} | 100000 |")
     influxdb = ["influxdb", "--database", "benchmarks", "--url"]
     os.environ.update(servers.AWS_CREDENTIALS, AWS_ENDPOINT_URL=start_server(servers.Moto).url)
+    os.environ["OTEL_EXPORTER_OTLP_COMPRESSION"] = "none"  # the stand-in does not know gzip
     for name, count, arguments in (
         ("stdout", MANY, ["stdout"]),
         ("InfluxDB", MANY, [*influxdb, start_server(servers.InfluxDB).url]),
@@ -197,6 +198,7 @@ def print_tables(folder, start_server):
         ("OpenSearch (stand-in)", SOME, ["opensearch", "--url", start_server(servers.Osmem).url]),
         ("CloudWatch (stand-in)", SOME, ["cloudwatch", "--region", "eu-west-1"]),
         ("OTLP (stand-in)", SOME, ["otlp", "--url", start_server(servers.Oteltap).url]),
+        ("Kafka (tansu)", SOME, ["kafka", "--bootstrap", start_server(servers.Tansu).bootstrap]),
     ):
         rate = spool_to_server(folder(), count, *arguments)
         print(f"| spool | {name} | {rate:.0f} | |")

@@ -71,6 +71,7 @@ def secret_pairs_option(
             key, _, value = (part.strip() for part in line.partition("="))
             if line.strip():
                 protect(value)
+                protect(value.rpartition(" ")[2])  # of "Bearer abc"
                 if not (value and names.fullmatch(key)):
                     raise click.BadParameter(f"line {number} of {path!r} is not NAME=VALUE")
                 pairs[key] = value

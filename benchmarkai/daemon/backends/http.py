@@ -38,7 +38,8 @@ _REJECTED = (400, 413, 422)
 _HEADER_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 
 
-def _check_headers(headers: Mapping[str, str]) -> None:
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise click.BadParameter unless the names and values may be in a request."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise click.BadParameter(f"{name!r} is not the name of a header")
@@ -55,13 +56,13 @@ CONNECTION_OPTIONS: List[click.Option] = [
     pairs_option(
         "--header",
         "A header of each request; not for secrets, which others can see here.",
-        check=_check_headers,
+        check=check_headers,
     ),
     secret_pairs_option(
         "--header-file",
         "A file with secret headers, a line NAME=VALUE for each.",
         _HEADER_NAME,
-        check=_check_headers,
+        check=check_headers,
     ),
 ]
 OPTIONS: List[click.Option] = [
@@ -170,22 +171,22 @@ class Client:
         Raises Unavailable or Rejected for any other.
         """
         response = self.request("POST", path, body, {"Content-Type": content_type})
-        raise_failure(response)
+        self.raise_failure(path, response)
         return response
 
-
-def raise_failure(response: Any) -> None:
-    """Raise what a response of Client.request() means, unless it is a success."""
-    if response.status >= 300:
-        text = response.data.decode("utf-8", "replace")
-        failure = error_for(response.status, f"{response.url}: {text}", response.headers)
-        if failure is not None:
-            raise failure
+    def raise_failure(self, path: str, response: Any) -> None:
+        """Raise what the response to a request means, unless it is a success."""
+        if response.status >= 300:
+            text = f"{self.url}{path}: {response.data.decode('utf-8', 'replace')}"
+            failure = error_for(response.status, text, response.headers)
+            if failure is not None:
+                raise failure
 
 
 def headers_of(options: Mapping[str, Any]) -> Dict[str, str]:
-    """Return the headers that the options ask for."""
-    return {**(options.get("header") or {}), **(options.get("header_file") or {})}
+    """Return the headers that the options ask for, in the case of our own."""
+    headers = {**(options.get("header") or {}), **(options.get("header_file") or {})}
+    return {name.title(): value for name, value in headers.items()}
 
 
 def warn_if_insecure(options: Mapping[str, Any]) -> None:

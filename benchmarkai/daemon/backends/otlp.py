@@ -232,7 +232,7 @@ def _headers(options: Mapping[str, Any]) -> Dict[str, str]:
         return {}
     try:
         headers = _parse_pairs(os.environ[source])
-        http._check_headers(headers)
+        http.check_headers(headers)
     except ValueError as error:
         raise ValueError(f"{source} {error}, such as api-key=a%20b") from None
     except click.BadParameter as error:

@@ -89,7 +89,7 @@ class Backend(base.Backend):
         def send() -> None:
             path = url[len(self._gateway) :]
             response = self._client.request(method, path, data, dict(headers))
-            http.raise_failure(response)
+            self._client.raise_failure(path, response)
             # A Pushgateway says nothing. A login page does.
             if response.data:
                 raise Unavailable(
