@@ -166,16 +166,6 @@ def test_an_unexpected_response_is_not_a_delivery(start_server, start_daemon, ki
     assert "delivering again" in daemon.logged()
 
 
-def test_influxdb_does_not_mix_names_with_backslashes(start_server, start_daemon):
-    server = start_server(InfluxDB)
-    daemon = start_daemon(*ARGUMENTS[InfluxDB], server.url)
-    names = ["a\\,b", "a,b", "a\\b", "a b", "a\\ b", "c\\", "#d"]
-    daemon.emit(stdin=json.dumps({name: n for n, name in enumerate(names)}).encode())
-    assert daemon.stop().code == 0
-    assert sorted(point[0] for point in server.points()) == sorted(["a,b", "a\\b", "a b"])
-    assert "delivered 3, rejected 4" in daemon.logged()
-
-
 def test_metrics_that_do_not_fit_the_mapping_of_an_index_are_rejected(start_server, start_daemon):
     server = start_server(Osmem)
     mapping = {"mappings": {"properties": {"name": {"type": "long"}}}}

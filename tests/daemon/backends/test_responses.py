@@ -182,31 +182,6 @@ def test_what_neither_elasticsearch_nor_opensearch_responds_is_not_a_delivery(st
     assert len(proxy.bodies) == 2
 
 
-def test_influxdb_gets_a_line_for_each_metric(start_server):
-    proxy = start_server(Proxy, None, lambda number: (204, {}))
-    labelled = Metric("id", 10**18 + 1, "b", 0.5, {"run": "42"})
-    assert make_backend("influxdb", proxy.url).send([metric("a", 1), labelled]) is None
-    assert proxy.bodies == [
-        b"a value=1 1000000000000000000\nb,run=42 value=0.5 1000000000000000001"
-    ]
-
-
-@pytest.mark.parametrize("status", [200, 202])
-def test_what_no_influxdb_responds_is_not_a_delivery(start_server, status):
-    proxy = start_server(Proxy, None, lambda number: (status, {}, LOGIN))
-    with pytest.raises(Unavailable) as caught:
-        make_backend("influxdb", proxy.url).send([metric("a")])
-    message = f"unexpected response, HTTP {status}; is this an InfluxDB server?"
-    assert str(caught.value) == message
-
-
-def test_what_influxdb_rejects_has_its_reason(start_server):
-    proxy = start_server(Proxy, None, lambda number: (400, {}, b"bad line"))
-    with pytest.raises(Rejected) as caught:
-        make_backend("influxdb", proxy.url).send([metric("a")])
-    assert str(caught.value).endswith("precision=ns: bad line")
-
-
 @pytest.mark.parametrize("name", ["influxdb", "prometheus", *BULK_BACKENDS])
 def test_a_server_that_is_down_is_worth_a_retry(name):
     with pytest.raises(Unavailable, match="refused|Connection error"):
