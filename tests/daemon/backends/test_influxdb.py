@@ -152,11 +152,21 @@ def test_influxdb_does_not_mix_names_with_backslashes(start_server, start_daemon
     assert "delivered 3, rejected 4" in daemon.logged()
 
 
+def test_labels_in_a_name_are_tags_but_for_one_named_value(start_server, start_daemon):
+    server = start_server(InfluxDB)
+    daemon = start_daemon(*ARGUMENTS, server.url, "--label", "run=42")
+    daemon.emit('a{gpu="0"}=1', 'a{value="1"}=2')
+    assert daemon.stop().code == 0
+    assert [point[:3] for point in server.points()] == [("a", {"gpu": "0", "run": "42"}, 1)]
+    assert [entry["reason"] for entry in daemon.rejected_entries()] == [FIELD]
+
+
 @pytest.mark.parametrize("kind", [InfluxDB, VictoriaMetrics])
 def test_one_measurement_keeps_metrics_and_labels_apart(start_server, start_daemon, kind):
     server = start_server(kind)
     options = ["--measurement", "all of them", "--label", "a b=c,d=e f"]
     daemon = start_daemon(*ARGUMENTS, server.url, *options)
+    assert "database=benchmarks measurement=all of them" in daemon.logged()
     names = ["alexnet.latency", "a\\b", "#c,d", "größe = 1"]
     daemon.emit(stdin=json.dumps({name: n for n, name in enumerate(names)}).encode())
     assert daemon.stop().code == 0, daemon.logged()
