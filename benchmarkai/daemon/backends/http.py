@@ -118,7 +118,7 @@ class Client:
         self._pool = self._make_pool(
             retries=False,
             timeout=urllib3.Timeout(total=TIMEOUT),
-            ssl_context=_make_context(**options) if url.startswith("https:") else None,
+            ssl_context=make_context(**options) if url.startswith("https:") else None,
         )
         warn_if_insecure(options)
 
@@ -198,13 +198,14 @@ def warn_if_insecure(options: Mapping[str, Any]) -> None:
         )
 
 
-def _make_context(
+def make_context(
     ca_file: Optional[str] = None,
     client_cert: Optional[str] = None,
     client_key: Optional[str] = None,
     insecure: bool = False,
     **others: Any,
 ) -> ssl.SSLContext:
+    """Return what TLS needs to know of CONNECTION_OPTIONS. Raises ValueError."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (ssl.SSLError, OSError) as error:

@@ -8,6 +8,7 @@ from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, secret_option, url_option
 
 _AMBIGUOUS = re.compile(r"\\[,= ]")
+_NAME_TAG = "metric"  # with --measurement
 
 
 class Backend(base.Backend):
@@ -15,6 +16,10 @@ class Backend(base.Backend):
 
     The name of a metric becomes the measurement, its value the field "value", its labels become
     tags, and its time has nanoseconds. The database must exist.
+
+    With --measurement, all metrics are in that measurement, each with its name as the tag
+    "metric". InfluxDB 3 Core needs this for many names: a measurement is a table there, and all
+    databases together have at most 2000 of them.
 
     \b
       $ bai-daemon influxdb --url http://localhost:8086 --database benchmarks
@@ -24,15 +29,33 @@ class Backend(base.Backend):
     options = [
         url_option("http://localhost:8086", "The server."),
         option("--database", "The database; the bucket in InfluxDB 2.", required=True),
+        option(
+            "--measurement",
+            "One measurement for all metrics, with their names as the tag metric.",
+            metavar="NAME",
+        ),
         secret_option("--token", "the token, in place of a user", is_ascii=True),
         *http.OPTIONS,
     ]
-    place = ["url", "database"]
+    place = ["url", "database", "measurement"]
 
-    def __init__(self, url: str, database: str, token: Optional[str], **connection: Any) -> None:
+    _measurement: Optional[str] = None
+
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        token: Optional[str],
+        measurement: Optional[str] = None,
+        **connection: Any,
+    ) -> None:
         from influxdb_client import Point
 
+        reason = None if measurement is None else _reason_to_reject_measurement(measurement)
+        if reason:
+            raise ValueError(f"--measurement {measurement!r} cannot be sent: {reason}")
         self._point = Point
+        self._measurement = measurement
         self._client = http.Client(url, f"Token {token}" if token else None, **connection)
         # The API of InfluxDB 1, which InfluxDB 2 and 3 have too.
         self._path = "/write?" + urlencode({"db": database, "precision": "ns"})
@@ -40,39 +63,70 @@ class Backend(base.Backend):
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         for label in labels.items():
             for text in label:
-                if _is_unwritable(text):
-                    return _unwritable(text)
+                reason = _reason_to_reject_tag(text)
+                if reason:
+                    return reason
         if "time" in labels:
             return "InfluxDB does not allow a tag named time"
+        if "value" in labels:
+            return "the label 'value' has the name of the field with the value: rename it"
+        if self._measurement is not None and _NAME_TAG in labels:
+            return (
+                f"the label {_NAME_TAG!r} has the name of the tag with the metric's name, because "
+                "of --measurement: rename it"
+            )
         return None
 
     def reason_to_reject(self, metric: Metric) -> Optional[str]:
-        # https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
-        if _is_unwritable(metric.name):
-            return _unwritable(metric.name)
-        if _AMBIGUOUS.search(metric.name):
-            return (
-                "its name has a backslash before a comma, a space or =, which the line protocol "
-                "drops"
-            )
-        if metric.name.startswith("#"):
-            return "its name starts with #, which starts a comment in the line protocol"
-        return None
+        if self._measurement is not None:
+            return _reason_to_reject_tag(metric.name)
+        return _reason_to_reject_measurement(metric.name)
 
     def send(self, metrics: Sequence[Metric]) -> None:
-        lines = []
-        for metric in metrics:
-            # Always a float: the first value decides on the type of the field.
-            point = self._point(metric.name).field("value", float(metric.value)).time(metric.time)
-            for name, value in metric.labels.items():
-                point.tag(name, value)
-            lines.append(point.to_line_protocol())
-        body = "\n".join(lines).encode("utf-8")
+        body = "\n".join(map(self._format, metrics)).encode("utf-8")
         response = self._client.post(self._path, body, "text/plain; charset=utf-8")
         if response.status != 204:
             raise Unavailable(
                 f"unexpected response, HTTP {response.status}; is this an InfluxDB server?"
             )
+
+    def _format(self, metric: Metric) -> str:
+        """Return the line for a metric."""
+        if self._measurement is None:
+            point = self._point(metric.name)
+        else:
+            # A tag keeps the series apart. With a field for each name, most would be empty.
+            point = self._point(self._measurement).tag(_NAME_TAG, metric.name)
+        for name, value in metric.labels.items():
+            point.tag(name, value)
+        # Always a float: the first value decides on the type of the field.
+        line: str = point.field("value", float(metric.value)).time(metric.time).to_line_protocol()
+        return line
+
+
+# https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
+def _reason_to_reject_measurement(name: str) -> Optional[str]:
+    if _is_unwritable(name):
+        return _unwritable(name)
+    if _AMBIGUOUS.search(name):
+        return (
+            "its name has a backslash before a comma, a space or =, which the line protocol drops"
+        )
+    if name.startswith("#"):
+        return "its name starts with #, which starts a comment in the line protocol"
+    return None
+
+
+def _reason_to_reject_tag(text: str) -> Optional[str]:
+    if _is_unwritable(text):
+        return _unwritable(text)
+    if _AMBIGUOUS.search(text):
+        # VictoriaMetrics drops the line, and answers as if it had not.
+        return (
+            f"{text!r} has a backslash before a comma, a space or =, which VictoriaMetrics and "
+            "InfluxDB read differently"
+        )
+    return None
 
 
 def _is_unwritable(text: str) -> bool:

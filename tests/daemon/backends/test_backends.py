@@ -172,16 +172,6 @@ def test_an_unexpected_response_is_not_a_delivery(start_server, start_daemon, ki
     assert "delivering again" in daemon.logged()
 
 
-def test_influxdb_does_not_mix_names_with_backslashes(start_server, start_daemon):
-    server = start_server(InfluxDB)
-    daemon = start_daemon(*ARGUMENTS[InfluxDB], server.url)
-    names = ["a\\,b", "a,b", "a\\b", "a b", "a\\ b", "c\\", "#d"]
-    daemon.emit(stdin=json.dumps({name: n for n, name in enumerate(names)}).encode())
-    assert daemon.stop().code == 0
-    assert sorted(point[0] for point in server.points()) == sorted(["a,b", "a\\b", "a b"])
-    assert "delivered 3, rejected 4" in daemon.logged()
-
-
 def test_metrics_that_do_not_fit_the_mapping_of_an_index_are_rejected(start_server, start_daemon):
     server = start_server(Osmem)
     mapping = {"mappings": {"properties": {"name": {"type": "long"}}}}
@@ -234,43 +224,6 @@ def test_a_name_of_the_pushgateway_itself_is_rejected_alone(start_server, start_
     assert daemon.stop().code == 0
     assert "delivered 1, rejected 2, waiting 0" in daemon.logged()
     assert 'c{instance="",job="benchmark"} 3\n' in request(gateway.url + "/metrics")
-
-
-def test_metrics_arrive_in_cloudwatch(cloudwatch, start_daemon):
-    import boto3
-
-    publish(start_daemon("cloudwatch", "--region", "eu-west-1", "--label", "run=42"))
-    client = boto3.client("cloudwatch", region_name="eu-west-1")
-    now = datetime.datetime.now(datetime.timezone.utc)
-
-    def statistics(name):
-        response = client.get_metric_statistics(
-            Namespace="BenchmarkAI",
-            MetricName=name,
-            Dimensions=[{"Name": "run", "Value": "42"}],
-            StartTime=now - datetime.timedelta(hours=1),
-            EndTime=now + datetime.timedelta(hours=1),
-            Period=86400,
-            Statistics=["SampleCount", "Sum", "Minimum", "Maximum"],
-        )
-        return response["Datapoints"]
-
-    for name, value in VALUES.items():
-        (point,) = statistics(name)
-        assert (point["SampleCount"], point["Sum"]) == (1, float(value)), name
-    points = statistics("series")
-    assert sum(point["SampleCount"] for point in points) == len(SERIES)
-    assert min(point["Minimum"] for point in points) == min(SERIES)
-    assert max(point["Maximum"] for point in points) == max(SERIES)
-
-
-def test_metrics_beyond_the_limits_of_cloudwatch_are_rejected(cloudwatch, start_daemon):
-    daemon = start_daemon("cloudwatch", "--region", "eu-west-1")
-    daemon.emit("a=1", "n" * 256 + "=1", "big=1e300", "b=2")
-    assert daemon.stop().code == 0
-    reasons = [entry["reason"] for entry in daemon.rejected_entries()]
-    assert reasons == ["its name is longer than 255 characters", "its value is beyond 2**360"]
-    assert "delivered 2, rejected 2, waiting 0" in daemon.logged()
 
 
 @pytest.mark.parametrize(
