@@ -207,10 +207,7 @@ class Backend(base.Backend):
         except self._errors.ClientError as error:
             raise _error_for(error) from error
         except (self._errors.BotoCoreError, self._errors.HTTPClientError) as error:
-            advice = ""
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                advice = ": --ca-file names a file with the certificates to trust"
-            raise Unavailable(f"{error}{advice}") from error
+            raise Unavailable(http.with_advice(error)) from error
         if not response["ResponseMetadata"].get("RequestId"):
             raise Unavailable("unexpected response; is this CloudWatch?")
 

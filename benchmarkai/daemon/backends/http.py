@@ -160,10 +160,7 @@ class Client:
                 method, url, body=body or None, headers=all_headers, redirect=False
             )
         except self._urllib3.exceptions.HTTPError as error:
-            advice = ""
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                advice = ": --ca-file names a file with the certificates to trust"
-            raise Unavailable(f"{self.url}: {error}{advice}") from error
+            raise Unavailable(f"{self.url}: {with_advice(error)}") from error
 
     def post(self, path: str, body: bytes, content_type: str) -> Any:
         """Return the response of the server to a successful request.
@@ -181,6 +178,13 @@ class Client:
             failure = error_for(response.status, text, response.headers)
             if failure is not None:
                 raise failure
+
+
+def with_advice(error: Exception) -> str:
+    """Return what an error without a response says, and what to do if that is known."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"{error}: --ca-file names a file with the certificates to trust"
+    return str(error)
 
 
 def headers_of(options: Mapping[str, Any]) -> Dict[str, str]:

@@ -119,7 +119,8 @@ class InfluxDB(Server):
             for row in series["values"]:
                 point = dict(zip(series["columns"], row))
                 moment, value = point.pop("time"), point.pop("value")
-                found.append((series["name"], point, value, moment))
+                labels = {name: text for name, text in point.items() if text is not None}
+                found.append((series["name"], labels, value, moment))
         return found
 
 

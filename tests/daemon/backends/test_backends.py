@@ -49,14 +49,17 @@ ARGUMENTS = {
     Pushgateway: ["prometheus", "--gateway"],
 }
 LABELS_TYPE = {Noida: "flattened", Osmem: "flat_object"}
+LABELLED = 'labelled{run="43",model="alexnet"}'
+LABELS_OF_LABELLED = {**LABELS, "run": "43", "model": "alexnet"}
+COUNT = len(SERIES) + len(VALUES) + 1
 LABEL_OPTIONS = [f"--label={name}={value}" for name, value in LABELS.items()]
 
 
 def publish(daemon):
-    """Publish the series and the values, and stop the daemon once they are delivered."""
+    """Publish the series, the values and LABELLED, and stop the daemon once all is delivered."""
     for number in SERIES:
         daemon.emit(f"series={number!r}")
-    daemon.emit(stdin=json.dumps(VALUES).encode())
+    daemon.emit(stdin=json.dumps({**VALUES, LABELLED: 7}).encode())
     assert daemon.stop().code == 0, daemon.logged()
 
 
@@ -66,11 +69,12 @@ def check_points(points, before, resolution=1, exact=lambda value: value):
     resolution: of the times, in nanoseconds.
     exact: what the server may return for a value.
     """
-    assert all(labels == LABELS for _, labels, _, _ in points)
     found = {}
-    for name, _, value, moment in sorted(points, key=lambda point: point[3]):
+    for name, labels, value, moment in sorted(points, key=lambda point: point[3]):
+        assert labels == (LABELS_OF_LABELLED if name == "labelled" else LABELS)
         assert before - resolution <= moment <= time.time_ns()
         found.setdefault(name, []).append(float(value))
+    assert found.pop("labelled") == [7]
     assert found.pop("series") == exact([float(value) for value in SERIES])
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(VALUES, 1)
     for name, value in VALUES.items():
@@ -91,7 +95,7 @@ def test_metrics_arrive_in_influxdb_and_victoria_metrics(
     server = start_server(kind)
     before = time.time_ns()
     publish(start_daemon(*ARGUMENTS[kind], server.url, *LABEL_OPTIONS))
-    wait_until(lambda: len(server.points()) >= len(SERIES) + len(VALUES))
+    wait_until(lambda: len(server.points()) >= COUNT)
     check_points(server.points(), before, **precision)
 
 
@@ -203,6 +207,8 @@ def test_metrics_arrive_in_prometheus(start_server, start_daemon):
         assert float(result["value"][1]) == float(value)
         labels = result["metric"]
         assert (labels["run"], labels["host"]) == (LABELS["run"], LABELS["host"])
+    (result,) = prometheus.query('labelled{job="alexnet", run="43", model="alexnet"}')
+    assert result["value"][1] == "7"
 
 
 def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, start_daemon):
@@ -307,9 +313,10 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon, monkeyp
                 points = metric["gauge"]["dataPoints"]
                 values = [float(point.get("asInt", point.get("asDouble"))) for point in points]
                 found.setdefault(metric["name"], []).extend(values)
-        return sum(map(len, found.values())) >= len(SERIES) + len(VALUES)
+        return sum(map(len, found.values())) >= COUNT
 
     wait_until(all_have_arrived)
+    assert found.pop("labelled") == [7]
     assert found.pop("series") == [float(value) for value in SERIES]
     assert found == {name: [float(value)] for name, value in VALUES.items()}
     assert proxy.bodies
@@ -317,7 +324,8 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon, monkeyp
         sent = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
         for metric in sent.resource_metrics[0].scope_metrics[0].metrics:
             for point in metric.gauge.data_points:
-                assert {a.key: a.value.string_value for a in point.attributes} == LABELS
+                labels = LABELS_OF_LABELLED if metric.name == "labelled" else LABELS
+                assert {a.key: a.value.string_value for a in point.attributes} == labels
 
 
 def test_the_quick_start_of_the_readme(start_server):

@@ -276,10 +276,20 @@ def test_a_small_request_is_not_compressed_and_a_large_one_is(send):
     assert server.values() == values_of(burst(1000))
 
 
-@pytest.mark.parametrize("lead", [-DAY, 0, 2 * HOUR - MINUTE])
-def test_a_metric_that_is_at_most_two_hours_ahead_is_not_rejected(make_backend, lead):
-    late = metric(moment=time.time_ns() + lead)
-    assert make_backend("http://127.0.0.1:1").reason_to_reject(late) is None
+@pytest.mark.parametrize(
+    "lead, reason",
+    [
+        (-14 * DAY - MINUTE, "it is older than two weeks"),
+        (-14 * DAY + MINUTE, None),
+        (0, None),
+        (2 * HOUR - MINUTE, None),
+    ],
+)
+def test_a_metric_between_two_weeks_ago_and_two_hours_ahead_is_not_rejected(
+    make_backend, lead, reason
+):
+    moved = metric(moment=time.time_ns() + lead)
+    assert make_backend("http://127.0.0.1:1").reason_to_reject(moved) == reason
 
 
 def test_a_metric_more_than_two_hours_ahead_is_rejected_with_its_time(make_backend):
