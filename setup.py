@@ -74,7 +74,7 @@ setup(
         "prometheus": ["prometheus-client>=0.14", "urllib3>=1.26"],
         "influxdb": ["influxdb-client>=1.36", "urllib3>=1.26"],
         "otlp": ["opentelemetry-exporter-otlp-proto-http>=1.15", "requests"],
-        "kafka": ["confluent-kafka>=1.9"],
+        "kafka": ["confluent-kafka>=2.10"],
     },
     options={"bdist_wheel": {"python_tag": "py2.py3"}},
     zip_safe=False,

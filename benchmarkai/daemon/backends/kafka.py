@@ -182,20 +182,20 @@ class Backend(base.Backend):
         def note_failure(error: Any, message: Any) -> None:
             failures[message.value()] = error
 
-        values = []
+        keys, values = _format(metrics)
         rejected = []
-        for metric, key, value in zip(metrics, *_format(metrics)):
-            values.append(value)
+        for index, metric in enumerate(metrics):
+            milliseconds = metric.time // 10**6
             try:
-                self._enqueue(deadline, key, value, metric.time // 10**6, note_failure)
-            except BufferError:
-                failures[value] = self._kafka.KafkaError(self._kafka.KafkaError._QUEUE_FULL)
+                self._enqueue(deadline, keys[index], values[index], milliseconds, note_failure)
             except self._kafka.KafkaException as exception:
                 error = exception.args[0]
                 if error.name() == "MSG_SIZE_TOO_LARGE":
                     rejected.append((metric, f"{error.str()} (message.max.bytes)"))
-                else:
-                    failures[value] = error
+                    continue
+                # What comes after this one must not overtake it.
+                failures.update(dict.fromkeys(values[index:], error))
+                break
         self._wait(deadline)
         if not failures:
             self._health.note_acknowledgements()
@@ -245,7 +245,7 @@ class Backend(base.Backend):
     def _enqueue(
         self, deadline: float, key: bytes, value: bytes, time: int, on_delivery: Any
     ) -> None:
-        """Raises KafkaException; BufferError if the queue is full until it is time to give up."""
+        """Raises KafkaException, also if the queue is full until it is time to give up."""
         while True:
             try:
                 self._producer.produce(
@@ -254,7 +254,8 @@ class Backend(base.Backend):
                 return
             except BufferError:
                 if self._must_give_up(deadline):
-                    raise
+                    error = self._kafka.KafkaError
+                    raise self._kafka.KafkaException(error(error._QUEUE_FULL)) from None
                 self._serve(self._producer.poll, _POLL)
 
     def _wait(self, deadline: float) -> None:
