@@ -576,6 +576,14 @@ def test_a_daemon_without_a_broker_ends_after_its_timeout(tmp_path):
     assert again.startswith(f"bai-daemon kafka {options[0]} {options[1]} --option client.id=me ")
 
 
+def test_no_thread_looks_for_a_broker_before_the_first_metric():
+    # The end of the process would wait for it, for as long as the resolver of names takes.
+    before = set(os.listdir("/proc/self/task"))
+    backend = kafka.Backend(f"127.0.0.1:{free_port()}", TOPIC, {}, {})
+    assert set(os.listdir("/proc/self/task")) <= before
+    del backend
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_daemon_whose_broker_hangs(start_server, start_daemon, number):
     server = start_server(Tansu)
