@@ -74,7 +74,7 @@ setup(
         "influxdb": ["influxdb-client>=1.36", "urllib3>=1.26"],
         # Partial success came with version 1.19.
         "otlp": ["opentelemetry-proto>=1.19", "urllib3>=1.26"],
-        "kafka": ["confluent-kafka>=1.9"],
+        "kafka": ["confluent-kafka>=2.10"],
     },
     options={"bdist_wheel": {"python_tag": "py2.py3"}},
     zip_safe=False,

@@ -1,6 +1,7 @@
 """A metric on its way to a server, and its time as text."""
 
 import datetime
+import functools
 from typing import Any, Dict, Mapping, NamedTuple, Union
 
 Value = Union[int, float]
@@ -26,8 +27,13 @@ class Metric(NamedTuple):
 def format_time(nanoseconds: int) -> str:
     """Return a time since 1970 as RFC 3339 has it, in UTC, with all of its nine decimals."""
     seconds, fraction = divmod(nanoseconds, 10**9)
+    return f"{_format_seconds(seconds)}.{fraction:09d}Z"
+
+
+@functools.lru_cache(maxsize=16)  # the metrics of a batch are of few seconds
+def _format_seconds(seconds: int) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}"
 
 
 def document(metric: Metric) -> Dict[str, Any]:

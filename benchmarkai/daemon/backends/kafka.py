@@ -166,11 +166,13 @@ class Backend(base.Backend):
             **option,
             **option_file,
             **_OWN,
-            "bootstrap.servers": bootstrap,
         }
         self._producer: Any = None
+        self._level = logging.WARNING
         try:
-            self._open(logging.WARNING)
+            # Without brokers: the end of a producer waits for the resolution of their names. Those
+            # that send belong to the thread that delivers, for which nobody waits at the end.
+            confluent_kafka.Producer({**self._settings, "logger": _Log(logging.DEBUG)})
         except (confluent_kafka.KafkaException, TypeError, ValueError) as error:
             raise ValueError(self._explain(error, option, option_file)) from error
 
@@ -182,20 +184,20 @@ class Backend(base.Backend):
         def note_failure(error: Any, message: Any) -> None:
             failures[message.value()] = error
 
-        values = []
+        keys, values = _format(metrics)
         rejected = []
-        for metric, key, value in zip(metrics, *_format(metrics)):
-            values.append(value)
+        for index, metric in enumerate(metrics):
+            milliseconds = metric.time // 10**6
             try:
-                self._enqueue(deadline, key, value, metric.time // 10**6, note_failure)
-            except BufferError:
-                failures[value] = self._kafka.KafkaError(self._kafka.KafkaError._QUEUE_FULL)
+                self._enqueue(deadline, keys[index], values[index], milliseconds, note_failure)
             except self._kafka.KafkaException as exception:
                 error = exception.args[0]
                 if error.name() == "MSG_SIZE_TOO_LARGE":
                     rejected.append((metric, f"{error.str()} (message.max.bytes)"))
-                else:
-                    failures[value] = error
+                    continue
+                # What comes after this one must not overtake it.
+                failures.update(dict.fromkeys(values[index:], error))
+                break
         self._wait(deadline)
         if not failures:
             self._health.note_acknowledgements()
@@ -211,13 +213,19 @@ class Backend(base.Backend):
         # The broker rejects a batch as a whole.
         raise (Rejected if are_bad else Unavailable)(reason)
 
-    def _open(self, level: int = logging.DEBUG) -> None:
-        """Make a new producer, whose warnings get this level in the log."""
+    def _open(self) -> None:
+        """Make a new producer. Only the first one warns about the settings."""
         self._producer = None
         self._health = _Health()
         self._producer = self._kafka.Producer(
-            {**self._settings, "error_cb": self._health.note, "logger": _Log(level)}
+            {
+                **self._settings,
+                "bootstrap.servers": self._bootstrap,
+                "error_cb": self._health.note,
+                "logger": _Log(self._level),
+            }
         )
+        self._level = logging.DEBUG
 
     def _explain(
         self, error: Exception, option: Mapping[str, str], option_file: Mapping[str, str]
@@ -228,7 +236,7 @@ class Backend(base.Backend):
             shown = "--option-file" if name in option_file else f"--option {name}={value}"
             try:
                 # The text may have another name for the same setting.
-                self._kafka.Producer({"bootstrap.servers": self._bootstrap, name: value})
+                self._kafka.Producer({name: value, "logger": _Log(logging.DEBUG)})
             except (self._kafka.KafkaException, TypeError, ValueError) as other:
                 return f"{shown}: {_text(other)}"
             if name in text:
@@ -236,7 +244,7 @@ class Backend(base.Backend):
         return text
 
     def _prepare(self) -> None:
-        """Make a new producer if the one of the last time cannot be used."""
+        """Make a producer if there is none, or if the one of the last time cannot be used."""
         if self._producer is not None:
             self._serve(self._producer.poll, 0)  # what has happened since then
         if self._producer is None or self._health.is_down or self._health.is_broken:
@@ -245,7 +253,7 @@ class Backend(base.Backend):
     def _enqueue(
         self, deadline: float, key: bytes, value: bytes, time: int, on_delivery: Any
     ) -> None:
-        """Raises KafkaException; BufferError if the queue is full until it is time to give up."""
+        """Raises KafkaException, also if the queue is full until it is time to give up."""
         while True:
             try:
                 self._producer.produce(
@@ -254,7 +262,8 @@ class Backend(base.Backend):
                 return
             except BufferError:
                 if self._must_give_up(deadline):
-                    raise
+                    error = self._kafka.KafkaError
+                    raise self._kafka.KafkaException(error(error._QUEUE_FULL)) from None
                 self._serve(self._producer.poll, _POLL)
 
     def _wait(self, deadline: float) -> None:
