@@ -188,7 +188,7 @@ def mock():
 
 def to(server, *options):
     """Return the arguments of a daemon that delivers to the server."""
-    return ["kafka", "--bootstrap", server.bootstrap, *options]
+    return ["kafka", "--bootstrap", server.bootstrap, "--flush-interval", "0.05", *options]
 
 
 def make_backend(server, option=(), option_file=()):
@@ -394,6 +394,7 @@ def test_nothing_is_lost_if_the_broker_is_killed_within_a_stream(start_server, s
     check_stream(documents_in(server), count)
 
 
+@pytest.mark.slow
 def test_a_short_restart_of_the_broker_repeats_nothing(mock, messages):
     backend = make_backend(mock)
     assert backend.send(make_metrics(100)) is None
@@ -409,6 +410,7 @@ def test_a_short_restart_of_the_broker_repeats_nothing(mock, messages):
     assert len(messages()) == 1
 
 
+@pytest.mark.slow
 def test_what_was_given_up_does_not_arrive_later(mock, monkeypatch):
     backend = make_backend(mock)
     assert backend.send(make_metrics(10)) is None
@@ -584,6 +586,7 @@ def test_no_thread_looks_for_a_broker_before_the_first_metric():
     del backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_daemon_whose_broker_hangs(start_server, start_daemon, number):
     server = start_server(Tansu)
