@@ -187,7 +187,7 @@ class Delivery:
         except Exception as error:
             log.debug("unexpected error", exc_info=True)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-        self._is_bad = self._is_left and not (answer.rejected or answer.postponed)
+        self._is_bad = self._is_left and not any(answer)
         self._is_left = False
         self._parts.pop()
         if self._is_probing:
@@ -199,7 +199,7 @@ class Delivery:
             part = [metric for metric in part if metric.sequence not in postponed]
         self._settle(part, answer)
         self._record()
-        if answer.postponed:
+        if answer.postponed and answer.reason:
             raise Unavailable(answer.reason, answer.retry_after)
         self._note_success()
 
@@ -230,6 +230,8 @@ class Delivery:
 
     def _settle(self, part: Sequence[Metric], answer: Answer) -> None:
         """Note what the spool has to record about metrics that are done with."""
+        if answer.unidentified == len(part):
+            answer = Answer([(metric, answer.reason) for metric in part])
         entries = [metric_entry(metric, reason) for metric, reason in answer.rejected]
         if answer.unidentified:
             entries.append(batch_entry(part, answer.unidentified, answer.reason))

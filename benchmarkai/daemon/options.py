@@ -32,7 +32,7 @@ def pairs_option(
     def parse(
         context: click.Context, parameter: click.Parameter, words: Sequence[str]
     ) -> Dict[str, str]:
-        pairs = _parse_pairs(context, parameter, words)
+        pairs = _parse_pairs(context, parameter, [word for word in words if word.strip()])
         check(pairs)
         return pairs
 
@@ -50,11 +50,13 @@ def secret_pairs_option(
     name: str,
     help: str,
     names: Pattern[str],
+    is_secret: Callable[[str], Any] = bool,
     check: Callable[[Dict[str, str]], Any] = lambda pairs: None,
 ) -> click.Option:
     """Return an option for a file with a secret NAME=VALUE on each line. Its value is a dict.
 
     names: matches all of each NAME.
+    is_secret: whether the value of this name is one.
     check: called with the dict; raises click.BadParameter, whose message shows no value.
     """
 
@@ -67,13 +69,19 @@ def secret_pairs_option(
         secret_files(context)[parameter.name or ""] = absolute
         pairs: Dict[str, str] = {}
         # No message shows what is in the file.
-        for number, line in enumerate(read_file(path).decode("utf-8", "replace").splitlines(), 1):
+        try:
+            lines = read_file(path).decode("utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise click.BadParameter(f"{path!r} is not UTF-8 text") from None
+        for number, line in enumerate(lines, 1):
             key, _, value = (part.strip() for part in line.partition("="))
             if line.strip():
-                protect(value)
-                protect(value.rpartition(" ")[2])  # of "Bearer abc"
-                if not (value and names.fullmatch(key)):
-                    raise click.BadParameter(f"line {number} of {path!r} is not NAME=VALUE")
+                if is_secret(key):
+                    protect(value)
+                if not (value and names.fullmatch(key)) or key in pairs:
+                    raise click.BadParameter(
+                        f"line {number} of {path!r} is not NAME=VALUE, with another NAME each"
+                    )
                 pairs[key] = value
         check(pairs)
         return pairs
@@ -233,7 +241,7 @@ def _parse_pairs(
     for word in words:
         name, _, value = word.partition("=")
         if not (name and value):
-            raise click.BadParameter(f"{word!r} is not NAME=VALUE, such as run=42")
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE")
         try:
             word.encode("utf-8")
         except UnicodeEncodeError:
@@ -310,12 +318,12 @@ COMMON: Sequence[click.Parameter] = [
     ),
     option(
         "--no-name-labels",
-        'Leave names as they are that end in labels, such as latency{model="alexnet"}.',
+        'Read no labels in names such as latency{model="alexnet"}.',
         is_flag=True,
     ),
     option(
         "--time-step",
-        "How far apart the times of a series are: 1ms for a server that keeps milliseconds.",
+        "Shortest time between metrics of a series: 1ms for a server that keeps milliseconds.",
         metavar="TIME",
         callback=_parse_time_step,
         default="0",

@@ -10,11 +10,12 @@ _patterns: Dict[str, Pattern[str]] = {}  # what finds a secret, by the secret
 
 
 def protect(secret: str) -> None:
-    """Let redact() replace the secret from now on."""
+    """Let redact() replace the secret from now on, and what follows a space, as in "Bearer abc"."""
     # Without its backslashes, of which a repr and JSON add more.
     secret = secret.replace("\\", "")
-    if len(secret) >= _MIN_LENGTH:
-        _patterns[secret] = re.compile("".join(map(_pattern, secret)))
+    for part in (secret, secret.rpartition(" ")[2]):
+        if len(part) >= _MIN_LENGTH:
+            _patterns[part] = re.compile("".join(map(_pattern, part)))
 
 
 def redact(text: str) -> str:

@@ -8,9 +8,10 @@ from typing import Dict, Mapping, Sequence, Tuple
 
 from benchmarkai.daemon.metric import Metric
 
+# A blank can be matched in one way only. Otherwise a long name could take for ever.
 _VALUE = r'"((?:[^"\\\n]|\\[\\"n])*)"'
-_LABEL = rf"(?:([a-zA-Z_][a-zA-Z0-9_]*)|{_VALUE})[ \t]*=[ \t]*{_VALUE}"
-_LABELS = rf"\{{[ \t]*(?:{_LABEL}(?:[ \t]*,[ \t]*{_LABEL})*[ \t]*,?)?[ \t]*\}}"
+_LABEL = rf"(?:([a-zA-Z_][a-zA-Z0-9_]*)|{_VALUE})[ \t]*=[ \t]*{_VALUE}[ \t]*"
+_LABELS = rf"\{{[ \t]*(?:{_LABEL}(?:,[ \t]*{_LABEL})*(?:,[ \t]*)?)?\}}"
 _find_label = re.compile(_LABEL).finditer
 _are_labels = re.compile(_LABELS).fullmatch
 _ESCAPE = re.compile(r"\\(.)")
@@ -21,7 +22,8 @@ _MAX_KNOWN = 10000  # names that are remembered
 def split_name(text: str) -> Tuple[str, Dict[str, str]]:
     """Return the name that the text begins with, and the labels that it ends in.
 
-    A text that does not end in well-formed labels, or has nothing before them, is a name.
+    A text that does not end in well-formed labels, or has nothing before them, is a name. So is
+    one with the label __name__, which to Prometheus is the name.
     """
     start = text.find("{") if text.endswith("}") else -1
     while start >= 0:
@@ -30,7 +32,7 @@ def split_name(text: str) -> Tuple[str, Dict[str, str]]:
             labels: Dict[str, str] = {}
             for plain, quoted, value in (match.groups() for match in _find_label(text, start)):
                 label = plain or _unescape(quoted)
-                if not label or label in labels:
+                if label in ("", "__name__") or label in labels:
                     return text, {}
                 labels[label] = _unescape(value)
             return name, labels

@@ -52,7 +52,7 @@ def absorb_siblings(spool: Spool, path: str, clock: Clock) -> None:
 
 
 def _absorb(spool: Spool, path: str, clock: Clock) -> None:
-    with Spool(path, 1 << 62, 1 << 62, clock) as other:
+    with Spool(path, 1 << 62, 1 << 62, clock, spool.time_step) as other:
         other.take_back_rejected(also_new=False)
         if not Intake(other, clock).end():
             raise SpoolFull("its last data cannot be stored")

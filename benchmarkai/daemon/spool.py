@@ -66,6 +66,7 @@ class Spool:
         self._clock = clock or Clock()
         self._lock = threading.RLock()
         self._next_restore = 0.0
+        self.time_step = time_step
         self._times = Times(self._clock, time_step)
         self._parsed: Dict[str, Mapping[str, str]] = {}
         self.corrupt_path = database.open_database(path, self._clock.time, self._load)

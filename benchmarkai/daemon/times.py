@@ -34,8 +34,8 @@ class Times:
     step: in nanoseconds; 0 if they need not be apart.
 
     newest: the newest time so far, in nanoseconds since 1970.
-    shared: how many metrics are less than a step after others of their series, because a step
-        would have led too far ahead of the clock.
+    shared: how many metrics may be less than a step after others of their series: a step would
+        have led too far ahead of the clock, or too many series are ahead of it.
     """
 
     def __init__(self, clock: Clock, step: int = 0) -> None:
@@ -64,8 +64,7 @@ class Times:
             self._start = self.newest = now
             self._last.clear()
         if len(self._last) > _MAX_SERIES:
-            self.go_on_from(self.newest)
-            self._last.clear()
+            self._forget(now - self._step)
         start = max(self._start, now) if names else self._start
         end = start + len(names)
         times = range(start + 1, end + 1)
@@ -87,6 +86,14 @@ class Times:
             last[series] = moment
             stepped.append(moment)
         return Plan(stepped, end, max([self.newest, *stepped]), last, shared)
+
+    def _forget(self, until: int) -> None:
+        """Forget the series without a time later than this; all of them if most are ahead."""
+        ahead = {series: last for series, last in self._last.items() if last > until}
+        if len(ahead) > _MAX_SERIES // 2:
+            self.shared += len(ahead)
+            ahead.clear()
+        self._last = ahead
 
     def keep(self, plan: Plan) -> None:
         """Give the times of the plan."""

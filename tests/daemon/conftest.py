@@ -19,6 +19,14 @@ def temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
+@pytest.fixture(autouse=True)
+def no_secrets(monkeypatch):
+    """No secret of another test is left out of what this one logs."""
+    from benchmarkai.daemon import redaction
+
+    monkeypatch.setattr(redaction, "_patterns", {})
+
+
 @pytest.fixture
 def start_daemon(tmp_path):
     """A function that starts a daemon in the folder of the test: start_daemon("stdout")."""

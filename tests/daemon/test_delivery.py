@@ -629,6 +629,37 @@ def test_a_server_that_has_taken_none_rejects_none(spool, clock, make_delivery):
     assert (delivery.delivered, delivery.rejected) == (2, 0)
 
 
+def test_what_a_backend_has_left_for_another_request_is_sent_at_once(
+    spool, clock, make_delivery, messages
+):
+    def send_one(metrics):
+        return Answer(postponed=metrics[1:]) if len(metrics) > 1 else None
+
+    backend = FakeBackend(rule=send_one)
+    delivery = make_delivery(backend)
+    add(spool, 1, 2, 3)
+    assert [delivery.step() for _ in range(3)] == [0.0] * 3
+    assert delivery.delivered == 2
+    run_steps(delivery, clock)
+    assert backend.calls == [[1, 2, 3], [2, 3], [3]]
+    assert (delivery.delivered, clock.now) == (3, VirtualClock().now)
+    assert messages() == []
+
+
+def test_a_batch_that_is_rejected_with_all_its_metrics_is_not_sent_again(spool, deliver):
+    answer = Answer(unidentified=2, reason="too old")
+    backend = FakeBackend(lambda metrics: answer)
+    add(spool, 1, 2)
+    delivery = deliver(backend)
+    assert backend.calls == [[1, 2]]
+    assert (delivery.delivered, delivery.rejected) == (0, 2)
+    entries = rejected_entries(spool)
+    assert [(entry["value"], entry["reason"]) for entry in entries] == [
+        (1, "too old"),
+        (2, "too old"),
+    ]
+
+
 def test_nothing_is_sent_again_of_a_batch_of_which_a_server_has_rejected_some(
     spool, deliver, messages
 ):

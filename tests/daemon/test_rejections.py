@@ -64,6 +64,16 @@ LABELS = [
     ("influxdb", {"a": "1\n2"}, UNWRITABLE.format("1\n2")),
     ("influxdb", {"a": "1\r"}, UNWRITABLE.format("1\r")),
     ("influxdb", {"time": "1"}, "InfluxDB does not allow a tag named time"),
+    (
+        "influxdb",
+        {"__name__": "1"},
+        "VictoriaMetrics takes a tag named __name__ for the name of the metric",
+    ),
+    (
+        "otlp",
+        {"__name__": "1"},
+        "Prometheus takes an attribute named __name__ for the name of the metric",
+    ),
     ("influxdb", {"a": "time", "times": "1"}, None),
 ]
 

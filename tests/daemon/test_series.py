@@ -1,6 +1,8 @@
 """Names that end in labels."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarkai.daemon import series
 from benchmarkai.daemon.metric import Metric
@@ -33,6 +35,28 @@ def test_a_name_may_end_in_labels(text, name, labels):
     assert split_name(text) == (name, labels)
 
 
+def test_labels_are_those_that_prometheus_reads():
+    parser = pytest.importorskip("prometheus_client.parser", reason="pip install prometheus-client")
+    values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"))
+    names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]*", fullmatch=True).filter(
+        lambda name: name != "__name__"
+    )
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.dictionaries(names, values), st.sampled_from(["", " ", " \t"]))
+    def check(labels, blank):
+        pairs = []
+        for name, value in labels.items():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            pairs.append(f'{blank}{name}{blank}={blank}"{escaped}"{blank}')
+        text = f"latency{{{','.join(pairs)}}}"
+        (family,) = parser.text_string_to_metric_families(text + " 1\n")
+        (sample,) = family.samples
+        assert split_name(text) == (sample.name, sample.labels) == ("latency", labels)
+
+    check()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -63,14 +87,23 @@ def test_a_name_may_end_in_labels(text, name, labels):
         'a{b="\\"}',
         'a{b="\\x"}',
         'a{größe="b"}',
+        'a{__name__="b"}',
     ],
 )
 def test_a_name_that_ends_in_no_well_formed_labels_is_a_name(text):
     assert split_name(text) == (text, {})
 
 
-@pytest.mark.parametrize("text", ["{" * 100000, '{a="' * 30000, '{a="b",' * 30000, '{"' * 50000])
-def test_a_name_full_of_braces_is_read_at_once(text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{" * 100000, '{a="' * 30000, '{a="b",' * 30000, '{"' * 50000),
+        *("{" + " " * 100000, '{a="b"' + " " * 100000, '{a="b",' + " " * 100000),
+        *('{a="b" ' + ",  " * 30000, "{a" + " " * 100000, "{a=" + " " * 100000),
+    ],
+    ids=lambda text: text[:8],
+)
+def test_a_long_name_is_read_at_once(text):
     assert split_name("a" + text + "x}") == ("a" + text + "x}", {})
 
 

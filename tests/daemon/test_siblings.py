@@ -228,6 +228,16 @@ def test_a_spool_that_is_taken_while_it_is_opened_is_not_used(path, monkeypatch)
         assert values_in(spool) == [2]
 
 
+def test_the_last_lines_of_another_run_get_times_that_are_a_step_apart(path):
+    with Spool(path + ".run2", LIMIT) as sibling:
+        sibling.begin({}, "stdout")
+        receive(sibling, b'{"a": 1}\n{"a": 2}\n')
+    with open_spool(path, LIMIT, LIMIT, Clock(), 10**6, may_share=True) as spool:
+        absorb_siblings(spool, path, Clock())
+        one, two = spool.oldest(10)
+        assert two.time - one.time == 10**6
+
+
 def test_a_death_while_metrics_are_taken_neither_loses_nor_doubles_any(tmp_path):
     def prepare(folder):
         with Spool(folder + "/spool.run2", LIMIT) as sibling:

@@ -76,6 +76,7 @@ def test_the_status_of_a_living_daemon_is_what_it_has_written(path):
             "spool_bytes": 4096,
             "disk_free_bytes": 1 << 30,
             "last_error": "HTTP 503: not now",
+            "shared_times": 0,
         }
         assert stat.S_IMODE(os.stat(file.path).st_mode) == 0o600
     assert os.listdir(os.path.dirname(path)) == []

@@ -97,7 +97,7 @@ def test_times_follow_a_clock_that_was_set_back_by_more_than_a_minute(clock, cap
     assert give(made, "a") == [before + MS]
     clock.now -= 56
     now = clock.time()
-    assert made.plan([]).times == range(0)
+    assert list(made.plan([]).times) == []
     assert not caplog.messages
     assert give(made, "a", "a") == [now + 1, now + 1 + MS]
     assert made.newest == now + 1 + MS
@@ -107,13 +107,27 @@ def test_times_follow_a_clock_that_was_set_back_by_more_than_a_minute(clock, cap
     ]
 
 
-def test_the_number_of_series_that_are_remembered_is_bounded(clock, monkeypatch):
+def test_series_that_are_not_ahead_of_the_clock_are_forgotten(clock, monkeypatch):
     monkeypatch.setattr(times, "_MAX_SERIES", 10)
     made = Times(clock, MS)
     found = {}
     for _ in range(5):
         for number in range(30):
+            clock.now += 0.001
             (moment,) = give(made, str(number))
             assert moment >= found.get(number, 0) + MS
             found[number] = moment
             assert len(made._last) <= 11
+    assert made.shared == 0
+
+
+def test_more_series_ahead_of_the_clock_than_are_remembered_may_share_times(clock, monkeypatch):
+    monkeypatch.setattr(times, "_MAX_SERIES", 10)
+    made = Times(clock, MS)
+    now = clock.time()
+    for _ in range(50):
+        plan = made.plan([str(number) for number in range(30)])
+        made.keep(plan)
+        assert len(made._last) <= 30
+    assert made.newest <= now + 10 * SECOND
+    assert made.shared == 49 * 30

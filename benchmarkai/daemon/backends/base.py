@@ -30,10 +30,11 @@ class Answer(NamedTuple):
     """What a server has said about the metrics of a request. It has accepted all others.
 
     rejected: those that it will never accept, each with the reason.
-    postponed: those that it is too busy for. They are sent again.
+    postponed: those that it is too busy for, or that were not sent. They are sent later.
     unidentified: how many it has rejected without saying which. None of the metrics, except for
         those that are postponed, is sent again.
-    reason: why some are postponed, or rejected without saying which.
+    reason: why it has postponed some, or rejected some without saying which. Those that are
+        postponed without a reason are sent at once.
     retry_after: as in Unavailable, for those that are postponed.
     """
 

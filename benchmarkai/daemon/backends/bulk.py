@@ -1,7 +1,7 @@
 """What Elasticsearch and OpenSearch have in common: documents, written in bulk."""
 
 import json
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 from urllib.parse import quote
 
 from benchmarkai.daemon.backends import base, http
@@ -20,13 +20,15 @@ _TEMPLATE_PRIORITY = 501
 
 # The response has only what _make_answer() reads. The commas and asterisks are encoded as AWS's
 # signatures require.
-_BULK = "/_bulk?filter_path=items.%2A.status%2Citems.%2A.error"
+_BULK = "/_bulk?filter_path=items.%2A.status%2Citems.%2A.error%2Citems.%2A.failure_store"
 
 _JSON = {"Content-Type": "application/json"}
 _NDJSON = {"Content-Type": "application/x-ndjson"}
 
 _TOO_LARGE = 413
 _CONFLICT = 409  # the document was indexed before, and the response got lost
+# Or, in a time series data stream, which makes the id itself:
+_SAME_TIME = ": a metric with this time and these dimensions exists; see --time-step"
 
 _EXISTS = "resource_already_exists_exception"
 
@@ -88,6 +90,7 @@ class BulkBackend(base.Backend):
         self._client = http.Client(url, **connection)
         self._is_ready = False  # whether the target exists, or is not ours to create
         self._has_warned = False
+        self._uncertain: Set[str] = set()  # ids of metrics whose response got lost
 
     def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
         if not self._is_ready:
@@ -95,8 +98,10 @@ class BulkBackend(base.Backend):
                 self._create()
             self._is_ready = True
         body = self._make_body(metrics)
+        is_uncertain = True
         try:
             response = self._client.request("POST", self._path + _BULK, body, _NDJSON)
+            is_uncertain = not 400 <= response.status < 500
             failure = http.error_for(response.status, _reason(response), response.headers)
             if isinstance(failure, Rejected) and response.status != _TOO_LARGE:
                 # A bad metric is named by its item. Here the settings are wrong.
@@ -107,6 +112,8 @@ class BulkBackend(base.Backend):
         except Unavailable:
             # The server may come back without its data, and would create the index by itself.
             self._is_ready = False
+            if is_uncertain:
+                self._uncertain = {metric.id for metric in metrics}
             raise
 
     def _make_body(self, metrics: Sequence[Metric]) -> bytes:
@@ -141,11 +148,16 @@ class BulkBackend(base.Backend):
         postponed: List[Metric] = []
         reasons: List[str] = []
         for metric, item, status in zip(metrics, items, statuses):
-            if status < 300 or status == _CONFLICT:
-                continue
             error = item.get("error")
             reason = f"HTTP {status}: {_describe(error)}"
-            if status == 400 and not _is_about_settings(error):
+            if item.get("failure_store") == "used":
+                rejected.append((metric, f"it is in the failure store of {self._target} only"))
+            elif status < 300:
+                continue
+            elif status == _CONFLICT:
+                if not (self._has_ids or metric.id in self._uncertain):
+                    rejected.append((metric, reason + _SAME_TIME))
+            elif status == 400 and not _is_about_settings(error):
                 rejected.append((metric, reason))
             else:
                 postponed.append(metric)

@@ -1,7 +1,7 @@
 import collections
 import datetime
 import time
-from typing import Any, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlencode
 
 import click
@@ -135,30 +135,16 @@ class Backend(base.Backend):
 
     def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
         groups = self._group(metrics)
-        requests: Deque[List[List[Metric]]] = collections.deque(
-            groups[start : start + _MAX_DATA] for start in range(0, len(groups), _MAX_DATA)
-        )
-        is_first = True
-        while requests:
-            request = requests.popleft()
+        count = min(len(groups), _MAX_DATA)
+        while True:
             try:
-                self._put([self._make_datum(group) for group in request])
-                is_first = False
+                self._put([self._make_datum(group) for group in groups[:count]])
+                break
             except _TooLarge:
-                # Never a single datum, with the limits of its labels.
-                middle = len(request) // 2
-                requests.extendleft([request[middle:], request[:middle]])
-            except Exception as error:
-                if is_first:
-                    raise
-                # What CloudWatch has accepted would count twice if all were sent again.
-                rest = [group for groups in (request, *requests) for group in groups]
-                return Answer(
-                    postponed=[metric for group in rest for metric in group],
-                    reason=str(error),
-                    retry_after=getattr(error, "retry_after", None),
-                )
-        return None
+                count //= 2  # one datum is never too large, with the limits of its labels
+        # The rest is for other requests, as what has been accepted must not be sent again.
+        rest = [metric for group in groups[count:] for metric in group]
+        return Answer(postponed=rest) if rest else None
 
     def _group(self, metrics: Sequence[Metric]) -> List[List[Metric]]:
         """Return the metrics of each datum.

@@ -26,7 +26,7 @@ from benchmarkai.daemon.options import (
 )
 from benchmarkai.daemon.redaction import protect, redact
 
-TIMEOUT = 30  # seconds that a request may take
+TIMEOUT = 30  # seconds that a server may be silent
 
 _MAX_RETRY_AFTER = 3600.0  # seconds
 _MIN_SIZE_TO_COMPRESS = 1000  # bytes; a smaller request is one packet anyway
@@ -127,6 +127,8 @@ class Client:
         if proxy is None:
             return self._urllib3.PoolManager(**options)
         parts = urlsplit(proxy)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("percent-encode the password in the URL of the proxy")
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         headers = None
         if parts.username is not None:

@@ -66,6 +66,8 @@ class Backend(base.Backend):
                 reason = _reason_to_reject_tag(text)
                 if reason:
                     return reason
+        if "__name__" in labels:
+            return "VictoriaMetrics takes a tag named __name__ for the name of the metric"
         if "time" in labels:
             return "InfluxDB does not allow a tag named time"
         if "value" in labels:

@@ -148,6 +148,7 @@ class Backend(base.Backend):
             "--option-file",
             "A file with secret settings, a line NAME=VALUE for each, such as sasl.password.",
             _SETTING,
+            is_secret=_SECRET.search,
             check=_check_settings,
         ),
     ]
@@ -208,7 +209,8 @@ class Backend(base.Backend):
         if not are_bad:
             # It would not ask for the topic and the rights again for minutes.
             self._producer = None
-        if len(failed) < len(metrics):
+        acknowledged = len(metrics) - len(failed) - len(rejected)
+        if acknowledged or (rejected and not are_bad):
             return Answer(rejected, failed, reason=reason)
         # The broker rejects a batch as a whole.
         raise (Rejected if are_bad else Unavailable)(reason)

@@ -125,6 +125,8 @@ class Backend(base.Backend):
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
         # https://opentelemetry.io/docs/specs/otel/common/#attribute
+        if "__name__" in labels:
+            return "Prometheus takes an attribute named __name__ for the name of the metric"
         return "OTLP does not allow a label without a name" if "" in labels else None
 
     def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:

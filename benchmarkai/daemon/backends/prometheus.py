@@ -2,7 +2,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from benchmarkai.daemon.backends import base, http
-from benchmarkai.daemon.backends.base import Unavailable
+from benchmarkai.daemon.backends.base import Answer, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, url_option
 
@@ -62,19 +62,19 @@ class Backend(base.Backend):
             return f"it would become {valid}, like {original!r} before it: rename it"
         return None
 
-    def send(self, metrics: Sequence[Metric]) -> None:
-        groups: Dict[Tuple[Tuple[str, str], ...], Dict[str, Any]] = {}
-        for metric in metrics:
-            labels = tuple(sorted(metric.labels.items()))
-            groups.setdefault(labels, {})[metric.name] = metric.value
-        for labels, values in groups.items():
-            registry = self._prometheus.CollectorRegistry()
-            for name, value in values.items():
-                gauge = self._prometheus.Gauge(_valid_name(name), name, registry=registry)
-                gauge.set(value)
-            self._prometheus.pushadd_to_gateway(
-                self._gateway, self._job, registry, dict(labels), handler=self._make_request
-            )
+    def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:
+        labels = metrics[0].labels
+        values = {metric.name: metric.value for metric in metrics if metric.labels == labels}
+        registry = self._prometheus.CollectorRegistry()
+        for name, value in values.items():
+            gauge = self._prometheus.Gauge(_valid_name(name), name, registry=registry)
+            gauge.set(value)
+        self._prometheus.pushadd_to_gateway(
+            self._gateway, self._job, registry, dict(labels), handler=self._make_request
+        )
+        # A request is for one group.
+        rest = [metric for metric in metrics if metric.labels != labels]
+        return Answer(postponed=rest) if rest else None
 
     def _make_request(
         self,

@@ -223,6 +223,21 @@ def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, s
     assert 'c{instance="",job="benchmark"} 3\n' in text
 
 
+def test_each_set_of_labels_is_a_group_of_its_own(start_server, start_daemon):
+    gateway = start_server(Pushgateway)
+    # The third push is lost; what came before it is not sent again.
+    proxy = start_server(Proxy, gateway, lambda number: "drop" if number == 3 else None)
+    daemon = start_daemon(*ARGUMENTS[Pushgateway], proxy.url)
+    metrics = {f'step{{number="{n}"}}': n for n in range(4)}
+    daemon.emit(stdin=json.dumps({**metrics, "other": 7}).encode())
+    assert daemon.stop().code == 0
+    text = request(gateway.url + "/metrics")
+    for number in range(4):
+        assert f'step{{instance="",job="benchmark",number="{number}"}} {number}\n' in text
+    assert 'other{instance="",job="benchmark"} 7\n' in text
+    assert len(proxy.bodies) == 6
+
+
 def test_a_name_of_the_pushgateway_itself_is_rejected_alone(start_server, start_daemon):
     gateway = start_server(Pushgateway)
     daemon = start_daemon(*ARGUMENTS[Pushgateway], gateway.url)

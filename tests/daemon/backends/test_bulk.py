@@ -319,7 +319,7 @@ def test_documents_are_compressed(cluster, name):
 def test_the_response_has_only_what_is_read(cluster, name):
     make(name, cluster).send([metric()])
     query = urllib.parse.parse_qs(cluster.requests[-1].query)
-    assert query == {"filter_path": ["items.*.status,items.*.error"]}
+    assert query == {"filter_path": ["items.*.status,items.*.error,items.*.failure_store"]}
 
 
 @both
@@ -347,9 +347,56 @@ def test_a_time_series_data_stream_takes_documents_without_ids(cluster, name):
     metrics = [metric("a"), metric("b")]
     assert len(make(name, cluster, data_stream="x").send(metrics).rejected) == 2
     backend = make(name, cluster, data_stream="x", no_ids=True)
-    for _ in range(2):
-        assert backend.send(metrics) is None
+    assert backend.send(metrics) is None
     assert len(cluster.documents) == 2
+
+
+@pytest.fixture
+def time_series(cluster):
+    """A time series data stream that has the metric a."""
+    cluster.indices["x"] = {}
+    cluster.streams.add("x")
+    cluster.time_series.add("x")
+
+
+CONFLICT = (
+    "HTTP 409: version_conflict_engine_exception: no: a metric with this time and these dimensions "
+    "exists; see --time-step"
+)
+
+
+@both
+def test_another_value_of_the_same_time_is_rejected_by_a_time_series(cluster, time_series, name):
+    backend = make(name, cluster, data_stream="x", no_ids=True)
+    one, two = metric("a", 1), metric("a", 2)._replace(id="another")
+    assert backend.send([one, two, metric("b")]).rejected == [(two, CONFLICT)]
+    assert [document["value"] for document in cluster.documents] == [1, 1]
+
+
+@both
+@pytest.mark.parametrize("status, is_stored", [(429, False), (502, True)])
+def test_a_time_series_may_have_stored_what_got_no_response(
+    cluster, time_series, name, status, is_stored
+):
+    backend = make(name, cluster, data_stream="x", no_ids=True)
+    metrics = [metric("a"), metric("b")]
+    backend.send(metrics)
+    cluster.respond = lambda request: (status, {}, b"") if request.method == "POST" else None
+    with pytest.raises(Unavailable):
+        backend.send(metrics)
+    cluster.respond = lambda request: None
+    expected = None if is_stored else Answer([(metric, CONFLICT) for metric in metrics], [])
+    assert backend.send(metrics) == expected
+
+
+@both
+def test_a_document_in_a_failure_store_is_rejected(cluster, name):
+    """https://www.elastic.co/docs/manage-data/data-store/data-streams/failure-store"""
+    kept = {"create": {"status": 201, "failure_store": "used"}}
+    other = {"create": {"status": 201, "failure_store": "not_applicable_or_unknown"}}
+    metrics, answer = answer_to(cluster, name, kept, other)
+    reason = "it is in the failure store of the index 'benchmark-metrics' only"
+    assert answer.rejected == [(metrics[0], reason)]
 
 
 # Labels

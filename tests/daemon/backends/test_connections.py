@@ -195,7 +195,9 @@ def test_what_no_header_can_be_is_a_usage_error(name, header, message):
 
 
 @for_one
-@pytest.mark.parametrize("line", ["qwertz", "=qwertz", "a=", "a b=qwertz", "a=größe qwertz"])
+@pytest.mark.parametrize(
+    "line", ["qwertz", "=qwertz", "a=", "a b=qwertz", "A=qwertz", "a=größe qwertz"]
+)
 def test_a_bad_line_in_a_file_of_headers_is_told_and_not_shown(name, tmp_path, line):
     path = tmp_path / "headers"
     path.write_text("A=1\n" + line, encoding="utf-8")
@@ -321,6 +323,19 @@ def test_a_proxy_of_another_protocol_is_told_at_the_start(name, server, monkeypa
         make_backend(name, server)
     assert str(caught.value).startswith("cannot use the proxy socks5://localhost:1: ")
     assert "qwertz" not in str(caught.value)
+
+
+@for_one
+@pytest.mark.parametrize("password", ["qwe#rtz", "qwe/rtz", "qwe?rtz"])
+def test_a_password_of_a_proxy_that_cannot_be_told_from_the_url_is_not_shown(
+    name, server, monkeypatch, caplog, password
+):
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("https_proxy", f"http://me:{password}@localhost:1")
+    with pytest.raises(ValueError) as caught:
+        make_backend(name, server)
+    assert str(caught.value) == "percent-encode the password in the URL of the proxy"
+    assert "qwe" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from benchmarkai.daemon import cli  # noqa: E402
 from benchmarkai.daemon.backends import kafka  # noqa: E402
 from benchmarkai.daemon.backends.base import Rejected, Unavailable  # noqa: E402
 from benchmarkai.daemon.metric import Metric, format_time  # noqa: E402
+from benchmarkai.daemon.redaction import redact  # noqa: E402
 from tests.daemon.backends.servers import (  # noqa: E402
     Moto,
     Tansu,
@@ -535,6 +536,15 @@ def test_a_message_that_is_too_large_is_rejected_alone(start_server, start_daemo
     assert "delivered 2, rejected 1, waiting 0" in daemon.logged()
 
 
+def test_a_batch_of_which_the_broker_took_nothing_is_split_though_one_is_too_large(mock):
+    backend = make_backend(mock, {"message.max.bytes": "1000"})
+    assert backend.send(make_metrics(1)) is None
+    mock.fail("INVALID_RECORD")
+    large = make_metrics(1, first=9)[0]._replace(name="n" * 1000)
+    with pytest.raises(Rejected, match="Broker: "):
+        backend.send([large, *make_metrics(3, first=1, series=1)])
+
+
 def test_a_queue_that_is_shorter_than_a_batch_is_enough(mock):
     backend = make_backend(mock, {"queue.buffering.max.messages": "10"})
     assert backend.send(make_metrics(300)) is None
@@ -688,6 +698,13 @@ def test_an_error_in_a_file_of_settings_shows_no_value(tmp_path, text, message):
     shown = usage_error("--option-file", str(path))
     assert message.format(path) in shown
     assert "qwertz" not in shown
+
+
+def test_only_the_secrets_of_a_file_are_hidden(tmp_path):
+    path = tmp_path / "settings"
+    path.write_text("sasl.username=metrics\nsasl.password=qwertz\n")
+    cli._make_command("kafka").make_context("kafka", ["--option-file", str(path)])
+    assert redact("benchmark-metrics, qwertz") == "benchmark-metrics, ***"
 
 
 def test_a_bad_setting_ends_the_daemon_at_the_start():
