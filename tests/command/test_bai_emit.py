@@ -212,7 +212,7 @@ def test_a_failed_delivery_is_exit_code_1(bai_emit, tmpdir):
     path = str(tmpdir.join("none"))
     code, out, err = bai_emit("--fifo", path, "--max-wait", "0", "a=1")
     assert (code, out) == (1, "")
-    assert err.startswith("bai-emit: there is no pipe at %r after 0 s: " % path)
+    assert err.startswith("bai-emit: there is no pipe at %r after 0" % path)  # or 0.01 s
     assert err.count("\n") == 1
 
 
