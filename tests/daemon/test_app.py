@@ -154,6 +154,7 @@ def test_nothing_is_left_if_the_pipe_cannot_be_used(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["pipe", "tmp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], ["true"], ["/none/such"]])
 def test_everything_is_closed_after_an_unexpected_error(tmp_path, command):
     fifo = tmp_path / "pipe"
@@ -317,6 +318,7 @@ def spools_in(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("spool"))
 
 
+@pytest.mark.slow
 def test_runs_with_the_same_spool_may_overlap(tmp_path):
     runs = [start_run(tmp_path, name) for name in "ab"]
     assert spools_in(tmp_path)
@@ -336,6 +338,7 @@ def run_in(tmp_path, *command):
     return finish(start(arguments, cwd=tmp_path, **PIPES))
 
 
+@pytest.mark.slow
 def test_what_a_run_beside_another_has_rejected_is_kept(tmp_path):
     other = start_run(tmp_path, "a")
     result = run_in(tmp_path, "sh", "-c", 'echo hello > "$BENCHMARK_AI_FIFO_FILEPATH"')
@@ -350,6 +353,7 @@ def test_what_a_run_beside_another_has_rejected_is_kept(tmp_path):
     assert json.loads((tmp_path / "spool.refused").read_text())["line"] == "hello"
 
 
+@pytest.mark.slow
 def test_what_overlapping_runs_could_not_deliver_is_delivered_by_the_next(tmp_path):
     program = [sys.executable, "-c", FAILING]
     runs = [start_run(tmp_path, name, "--shutdown-timeout", "0", program=program) for name in "ab"]
@@ -452,6 +456,7 @@ def run_script(script, *options, program=(BAI_DAEMON,)):
     return finish(start(arguments, {"PATH": PATH}, **PIPES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [REMOVE, REMOVE + AGAIN], ids=["at once", "later"])
 def test_a_removed_folder_does_not_hinder_the_delivery(tmp_path, script):
     result = run_script(script, "--shutdown-timeout", "1000")
@@ -462,11 +467,13 @@ def test_a_removed_folder_does_not_hinder_the_delivery(tmp_path, script):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_removed_pipe_gets_its_folder_back_though_the_spool_is_elsewhere(tmp_path):
     result = run_script(REMOVE + AGAIN, "--spool", str(tmp_path / "spool"))
     assert (result.code, values_in(result.out)) == (0, [("a", 1), ("b", 2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [REMOVE, REMOVE + AGAIN], ids=["at once", "later"])
 def test_the_metrics_of_a_removed_folder_are_kept_in_a_new_one(tmp_path, script):
     program = [sys.executable, "-c", FAILING]

@@ -439,6 +439,7 @@ def test_a_corrupt_spool_of_layout_1_is_salvaged(path):
         assert spool.oldest(100000)[-1].id == f"0123456789abcdef-{LAST + 1}"
 
 
+@pytest.mark.slow
 def test_a_death_while_a_spool_of_layout_1_is_taken_over_loses_nothing(tmp_path):
     def work(folder):
         Spool(folder + "/spool", 1 << 30).close()

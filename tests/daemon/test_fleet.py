@@ -32,18 +32,21 @@ def test_daemons_that_start_together_do_not_send_together(interval):
     assert jittered < 0.4 * fleet.DAEMONS
 
 
+@pytest.mark.slow
 def test_daemons_with_the_same_retry_after_do_not_come_back_together():
     jittered, together = peaks(98, 1, moment=10, outage=fleet.Outage(5, 10, 60))
     assert together == fleet.DAEMONS
     assert jittered < 0.15 * fleet.DAEMONS
 
 
+@pytest.mark.slow
 def test_daemons_do_not_come_back_together_after_an_outage_without_retry_after():
     jittered, together = peaks(98, 1, moment=60, outage=fleet.Outage(5, 60))
     assert together == fleet.DAEMONS
     assert jittered < 0.2 * fleet.DAEMONS
 
 
+@pytest.mark.slow
 def test_the_document_shows_what_the_simulation_prints():
     with open(os.path.join(ROOT, "docs", "scale.md"), encoding="utf-8") as file:
         text = file.read()

@@ -272,6 +272,7 @@ def sizes(spool):
 STREAM = [b'{"a": 0}\n{"a": 1}\n{"a"', b": 2}\nhello\n", b'{"a": 3}\n{', b'"a": 4}\n{"a": 5']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_old_size", [1 << 20, 10], ids=["one journal", "new journals"])
 def test_a_death_at_any_line_neither_loses_nor_doubles_data(tmp_path, monkeypatch, max_old_size):
     # With 10, the journal is made anew at nearly every step.

@@ -313,6 +313,7 @@ def test_a_start_ends_an_unfinished_way_back_before_it_rejects_anything(tmp_path
         assert [entry["line"] for entry in entries_in(spool.rejects.path)] == ["x", "y"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("also_new", [True, False])
 def test_a_death_on_the_way_back_neither_loses_nor_doubles_an_entry(tmp_path, also_new):
     def prepare(folder):

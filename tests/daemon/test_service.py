@@ -78,6 +78,7 @@ print(number)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(3))
 def test_nothing_is_lost_if_the_daemon_stops_while_emitters_write(start_daemon, tmp_path, attempt):
     with open(tmp_path / "delivered", "wb") as stdout:
@@ -168,6 +169,7 @@ def test_a_second_daemon_cannot_read_the_same_pipe(start_daemon):
     assert first.pairs() == [("a", 1), ("b", 2)]
 
 
+@pytest.mark.slow
 def test_a_second_daemon_cannot_use_the_same_spool(start_daemon, tmp_path):
     first = start_daemon(*STDOUT)
     fifo = str(tmp_path / "other")
@@ -191,6 +193,7 @@ def test_a_pipe_that_existed_before_stays(start_daemon, tmp_path):
     assert os.path.exists(daemon.path)
 
 
+@pytest.mark.slow
 def test_a_removed_pipe_is_created_again(start_daemon):
     daemon = start_daemon(*STDOUT)
     daemon.emit("a=1")
@@ -219,6 +222,7 @@ print(number)
 """
 
 
+@pytest.mark.slow
 def test_a_removed_pipe_is_created_again_although_somebody_writes_all_the_time(
     start_daemon, tmp_path
 ):
@@ -237,6 +241,7 @@ def test_a_removed_pipe_is_created_again_although_somebody_writes_all_the_time(
     assert [value for _, value in daemon.pairs()] == list(range(int(result.out)))
 
 
+@pytest.mark.slow
 def test_emitters_block_while_the_spool_is_full_and_nothing_is_lost(start_daemon, tmp_path):
     # The backend accepts nothing while nobody reads its stdout, a pipe of 64 KiB.
     daemon = start_daemon(

@@ -49,6 +49,7 @@ def names_beside(path):
     return sorted(os.listdir(os.path.dirname(path)))
 
 
+@pytest.mark.slow
 def test_each_run_has_a_spool_of_its_own(path, messages):
     with open_shared(path) as first, open_shared(path) as second, open_shared(path) as third:
         assert [first.path, second.path, third.path] == [path, path + ".run2", path + ".run3"]
@@ -95,6 +96,7 @@ def test_what_nobody_uses_is_taken(path, messages):
     assert names_beside(path) == ["spool", "spool.run", "spool.running"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_spool_of_its_own_takes_the_first_one_too(path):
     with open_shared(path) as first, open_shared(path) as second:
         second.begin({}, "stdout")
@@ -108,6 +110,7 @@ def test_a_run_with_a_spool_of_its_own_takes_the_first_one_too(path):
         first.__init__(path, LIMIT)
 
 
+@pytest.mark.slow
 def test_spools_in_use_and_files_that_are_no_spools_are_left(path, messages):
     with open(path + ".run3", "w") as file:
         file.write("something else")
@@ -124,6 +127,7 @@ def test_spools_in_use_and_files_that_are_no_spools_are_left(path, messages):
         assert file.read() == "something else"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_lock_of_its_own_spool(path):
     # If it opened that again, to look into it, the system would drop the lock.
     with open_shared(path), open_shared(path) as second:
@@ -238,6 +242,7 @@ def test_the_last_lines_of_another_run_get_times_that_are_a_step_apart(path):
         assert two.time - one.time == 10**6
 
 
+@pytest.mark.slow
 def test_a_death_while_metrics_are_taken_neither_loses_nor_doubles_any(tmp_path):
     def prepare(folder):
         with Spool(folder + "/spool.run2", LIMIT) as sibling:

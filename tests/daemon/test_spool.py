@@ -565,6 +565,7 @@ def test_a_disk_without_room_for_the_new_file_is_tried_again(tmp_path, open_spoo
             assert [metric.value for metric in spool.oldest(5000)] == [*range(3000), 1]
 
 
+@pytest.mark.slow
 def test_a_death_while_files_are_restored_leaves_none_that_are_corrupt(tmp_path):
     def work(folder):
         spool = Spool(folder + "/spool", 1 << 30)

@@ -184,6 +184,7 @@ def run_status(path):
     return result.code, json.loads(line)
 
 
+@pytest.mark.slow
 def test_the_status_of_a_daemon_that_delivers_is_a_success(start_daemon):
     daemon = start_daemon("stdout", "--flush-interval", "0.01")
     daemon.emit("a=1", "b=2")
@@ -205,6 +206,7 @@ def start_failing(start_daemon):
     )
 
 
+@pytest.mark.slow
 def test_the_status_of_a_daemon_that_cannot_deliver_is_a_failure(start_daemon):
     daemon = start_failing(start_daemon)
     daemon.emit("a=1")
@@ -218,6 +220,7 @@ def test_the_status_of_a_daemon_that_cannot_deliver_is_a_failure(start_daemon):
     assert daemon.stop().code == 1
 
 
+@pytest.mark.slow
 def test_the_metrics_of_a_killed_daemon_are_counted_and_stay(start_daemon):
     daemon = start_failing(start_daemon)
     daemon.emit("a=1", "b=2")
@@ -261,6 +264,7 @@ def test_sigusr1_logs_the_status(start_daemon):
     assert result.err.endswith("received 2, delivered 1, rejected 2, waiting 0\n")
 
 
+@pytest.mark.slow
 def test_the_status_is_logged_in_intervals(start_daemon):
     daemon = start_daemon("stdout", "--flush-interval", "0.01", "--status-interval", "0.1")
     daemon.emit("a=1")
