@@ -1,5 +1,6 @@
 """Metrics servers on 127.0.0.1, each on a free port, and a proxy that injects faults."""
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -302,6 +303,50 @@ class Tansu(Server):
         kill(self.process)
 
 
+class FakeServer(http.server.ThreadingHTTPServer):
+    """Serves HTTP in threads of this process, on a free port, until it is stopped.
+
+    It leaves no thread behind, which would take the signals that later tests send to the process.
+
+    tls: the context of TLS, if it is to be spoken.
+    """
+
+    daemon_threads = False  # server_close() waits for them
+
+    def __init__(self, handler, tls=None):
+        super().__init__(("127.0.0.1", 0), handler)
+        self.port = self.server_address[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._connections = set()
+        if tls:
+            # The thread of the connection shakes hands, as somebody may never do so.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+        # It looks for the end this often; the default is half a second.
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def process_request(self, request, client_address):
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        pass  # a client has gone away
+
+    def stop(self):
+        self.shutdown()
+        self._thread.join()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
 class Proxy:
     """Passes requests on to a server, except for those that get a fault.
 
@@ -382,18 +427,9 @@ class Proxy:
             def log_message(self, *arguments):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        if tls:
-            # The thread of the connection shakes hands, as somebody may never do so.
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self._server.handle_error = lambda *arguments: None  # a client has gone away
-        # It looks for the end this often; the default is half a second.
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._server = FakeServer(Handler, tls)
+        self.port = self._server.port
+        self.url = self._server.url
 
     def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()

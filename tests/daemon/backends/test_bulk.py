@@ -11,7 +11,6 @@ import hmac
 import http.server
 import json
 import sys
-import threading
 import urllib.parse
 
 import pytest
@@ -20,6 +19,7 @@ from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
+from tests.daemon.backends.servers import FakeServer
 
 LABELS_TYPE = {"elasticsearch": "flattened", "opensearch": "flat_object"}
 JSON = {"Content-Type": "application/json"}
@@ -99,13 +99,11 @@ class Cluster:
             def log_message(self, *arguments):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._server = FakeServer(Handler)
+        self.url = self._server.url
 
     def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     def asked(self):
         """Return the method and the path of each request."""

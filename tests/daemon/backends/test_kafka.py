@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import ctypes
+import gc
 import glob
 import json
 import os
@@ -180,8 +181,24 @@ class Relay:
         return data
 
 
+def librdkafka_threads():
+    found = []
+    for path in glob.glob("/proc/self/task/*/comm"):
+        with contextlib.suppress(OSError), open(path) as file:
+            found += [name for name in file if name.startswith("rdk:")]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left():
+    """Threads of librdkafka would take the signals that later tests send to this process."""
+    yield
+    gc.collect()
+    wait_until(lambda: not librdkafka_threads())
+
+
 @pytest.fixture
-def mock():
+def mock(no_threads_left):
     cluster = MockCluster()
     yield cluster
     cluster.stop()

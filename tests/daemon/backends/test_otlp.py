@@ -5,7 +5,6 @@ import http.server
 import os
 import re
 import socket
-import threading
 import uuid
 
 import click
@@ -16,7 +15,7 @@ from benchmarkai.daemon.backends import otlp
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
-from tests.daemon.backends.servers import Proxy, free_port
+from tests.daemon.backends.servers import FakeServer, Proxy, free_port
 from tests.daemon.harness import PATH, run_daemon
 from tests.helpers import BAI_EMIT, run
 
@@ -90,13 +89,11 @@ class Collector:
             def log_message(self, *arguments):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._server = FakeServer(Handler)
+        self.url = self._server.url
 
     def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     def resources(self):
         """Return the attributes of the resources of all requests."""
