@@ -802,6 +802,8 @@ class SaslBroker:
     def _serve(self, client):
         while True:
             frame = client.recv(1 << 16)[4:]
+            if not frame:
+                return  # it has gone
             api, version = frame[:2], frame[2:4]
             if api == b"\0\x12" and version == b"\0\0":
                 # Only ApiVersions, and SaslHandshake of version 0: the password comes as it is.
