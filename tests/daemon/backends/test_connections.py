@@ -169,6 +169,7 @@ def test_each_request_has_the_headers(name, server, ca_file, tmp_path):
         assert headers["X-Scope-OrgID"] == "tenant qwertz"
         assert headers["X-Key"] == "abc=def"
         assert headers["User-Agent"].startswith("bai-daemon/")
+        assert headers["Authorization"] is None
     assert redact("tenant qwertz, qwertz, abc=def, 1 = one") == "***, ***, ***, 1 = one"
 
 
