@@ -65,8 +65,7 @@ def secret_pairs_option(
     ) -> Dict[str, str]:
         if path is None:
             return {}
-        absolute = path if path == "-" else os.path.abspath(path)
-        secret_files(context)[parameter.name or ""] = absolute
+        _note_secret_file(context, parameter, path)
         pairs: Dict[str, str] = {}
         # No message shows what is in the file.
         try:
@@ -128,8 +127,7 @@ def secret_option(name: str, description: str, is_ascii: bool = False) -> click.
             source, data = variable(name), os.environb.get(os.fsencode(variable(name)))
         else:
             source, data = repr(path), read_file(path)
-            absolute = path if path == "-" else os.path.abspath(path)
-            secret_files(context)[parameter.name or ""] = absolute
+            _note_secret_file(context, parameter, path)
         if data is None:
             return None
         try:
@@ -155,6 +153,11 @@ def secret_files(context: click.Context) -> Dict[str, str]:
     """Return the paths of the files that secrets were read from, by the name of the parameter."""
     files: Dict[str, str] = context.meta.setdefault(__name__ + ".secret_files", {})
     return files
+
+
+def _note_secret_file(context: click.Context, parameter: click.Parameter, path: str) -> None:
+    absolute = path if path == "-" else os.path.abspath(path)
+    secret_files(context)[parameter.name or ""] = absolute
 
 
 def variable(name: str) -> str:

@@ -14,7 +14,7 @@ def protect(secret: str) -> None:
     # Without its backslashes, of which a repr and JSON add more.
     secret = secret.replace("\\", "")
     for part in (secret, secret.rpartition(" ")[2]):
-        if len(part) >= _MIN_LENGTH:
+        if len(part) >= _MIN_LENGTH and part not in _patterns:
             _patterns[part] = re.compile("".join(map(_pattern, part)))
 
 

@@ -154,7 +154,7 @@ class Spool:
         Raises SpoolFull, and then has stored and forgotten nothing.
         """
         with self._lock:
-            plan = self._times.plan([name for name, _ in pairs])
+            plan = self._times.plan(pairs)
             first, labels = self._sequence + 1, self._labels
             rows = [
                 (

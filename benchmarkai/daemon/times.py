@@ -1,7 +1,7 @@
 """The times of metrics."""
 
 from functools import lru_cache
-from typing import Dict, Hashable, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, Hashable, Mapping, NamedTuple, Sequence, Tuple
 
 from benchmarkai.daemon.clock import Clock
 from benchmarkai.daemon.log import log
@@ -51,11 +51,11 @@ class Times:
         self.newest = newest
         self._start = newest + self._step
 
-    def plan(self, names: Sequence[str]) -> Plan:
-        """Return times for new metrics with these names. They are given once keep() is called."""
+    def plan(self, pairs: Sequence[Tuple[str, Any]]) -> Plan:
+        """Return times for new metrics, each (name, value). keep() makes them final."""
         now = self._clock.time()
         behind = self._start - now
-        if names and behind > _MAX_STEP_BACK:
+        if pairs and behind > _MAX_STEP_BACK:
             log.warning(
                 "the clock is %d s behind the newest metric: it was set back, or was wrong before; "
                 "times follow the clock",
@@ -65,8 +65,8 @@ class Times:
             self._last.clear()
         if len(self._last) > _MAX_SERIES:
             self._forget(now - self._step)
-        start = max(self._start, now) if names else self._start
-        end = start + len(names)
+        start = max(self._start, now) if pairs else self._start
+        end = start + len(pairs)
         times = range(start + 1, end + 1)
         if not self._step:
             return Plan(times, end, max(end, self.newest), {}, 0)
@@ -74,7 +74,7 @@ class Times:
         stepped = []
         shared = 0
         limit = now + _MAX_AHEAD
-        for moment, name in zip(times, names):
+        for moment, (name, _) in zip(times, pairs):
             series = _series_of(name)
             before = last.get(series) or self._last.get(series, 0)
             if moment < before + self._step:

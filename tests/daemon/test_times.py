@@ -15,8 +15,12 @@ def clock():
     return VirtualClock()
 
 
+def pairs_of(*names):
+    return [(name, 0) for name in names]
+
+
 def give(made, *names):
-    plan = made.plan(names)
+    plan = made.plan(pairs_of(*names))
     made.keep(plan)
     return list(plan.times)
 
@@ -64,9 +68,9 @@ def test_no_series_is_more_than_ten_seconds_ahead_of_the_clock(clock):
 def test_what_is_not_kept_is_not_given(clock):
     made = Times(clock, MS)
     give(made, "a")
-    first = made.plan(["a", "b"])
+    first = made.plan(pairs_of("a", "b"))
     newest = made.newest
-    assert made.plan(["a", "b"]) == first
+    assert made.plan(pairs_of("a", "b")) == first
     assert (made.newest, made.shared) == (newest, 0)
 
 
@@ -126,7 +130,7 @@ def test_more_series_ahead_of_the_clock_than_are_remembered_may_share_times(cloc
     made = Times(clock, MS)
     now = clock.time()
     for _ in range(50):
-        plan = made.plan([str(number) for number in range(30)])
+        plan = made.plan(pairs_of(*map(str, range(30))))
         made.keep(plan)
         assert len(made._last) <= 30
     assert made.newest <= now + 10 * SECOND

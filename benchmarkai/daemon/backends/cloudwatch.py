@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 import click
 
 from benchmarkai.daemon.backends import base, http
+from benchmarkai.daemon.backends.aws import current_credentials
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric, format_time
 from benchmarkai.daemon.options import option
-from benchmarkai.daemon.redaction import protect
 
 # The limits of PutMetricData, according to its reference:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
@@ -99,7 +99,6 @@ class Backend(base.Backend):
         self._session.events.register("before-call.cloudwatch.PutMetricData", _check_size)
         self._session.events.register("before-sign.cloudwatch.PutMetricData", self._add_headers)
         self._client: Any = None
-        self._secrets: Any = None
         http.warn_if_insecure(connection)
 
     def reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
@@ -203,11 +202,7 @@ class Backend(base.Backend):
         if credentials is None:
             # A client that is made without them would not look for them again.
             raise self._errors.NoCredentialsError()
-        secrets = credentials.get_frozen_credentials()  # those of a role change every few hours
-        if secrets != self._secrets:
-            self._secrets = secrets
-            for secret in (secrets.secret_key, secrets.token):
-                protect(secret or "")
+        current_credentials(credentials)
         if self._client is None:
             self._client = self._session.client("cloudwatch", **self._client_options)
 
@@ -232,8 +227,6 @@ def _error_for(error: Any) -> Exception:
     code = error.response.get("Error", {}).get("Code", "")
     if response.get("HTTPStatusCode") == 413 or code in _REJECTED_CODES:
         return Rejected(str(error))
-    return Unavailable(str(error), http.retry_after(_title_case(response.get("HTTPHeaders"))))
-
-
-def _title_case(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
-    return {name.title(): value for name, value in (headers or {}).items()}
+    return Unavailable(
+        str(error), http.retry_after(http.title_case(response.get("HTTPHeaders") or {}))
+    )

@@ -192,6 +192,11 @@ def with_advice(error: Exception) -> str:
 def headers_of(options: Mapping[str, Any]) -> Dict[str, str]:
     """Return the headers that the options ask for, in the case of our own."""
     headers = {**(options.get("header") or {}), **(options.get("header_file") or {})}
+    return title_case(headers)
+
+
+def title_case(headers: Mapping[str, str]) -> Dict[str, str]:
+    """Return the headers with their names in the usual case."""
     return {name.title(): value for name, value in headers.items()}
 
 

@@ -8,6 +8,7 @@ from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, secret_option, url_option
 
 _AMBIGUOUS = re.compile(r"\\[,= ]")
+_UNWRITABLE = re.compile(r"[\n\r\t]|\\\Z")
 _NAME_TAG = "metric"  # with --measurement
 
 
@@ -108,7 +109,7 @@ class Backend(base.Backend):
 
 # https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
 def _reason_to_reject_measurement(name: str) -> Optional[str]:
-    if _is_unwritable(name):
+    if _UNWRITABLE.search(name):
         return _unwritable(name)
     if _AMBIGUOUS.search(name):
         return (
@@ -120,7 +121,7 @@ def _reason_to_reject_measurement(name: str) -> Optional[str]:
 
 
 def _reason_to_reject_tag(text: str) -> Optional[str]:
-    if _is_unwritable(text):
+    if _UNWRITABLE.search(text):
         return _unwritable(text)
     if _AMBIGUOUS.search(text):
         # VictoriaMetrics drops the line, and answers as if it had not.
@@ -129,10 +130,6 @@ def _reason_to_reject_tag(text: str) -> Optional[str]:
             "InfluxDB read differently"
         )
     return None
-
-
-def _is_unwritable(text: str) -> bool:
-    return text.endswith("\\") or any(character in text for character in "\n\r\t")
 
 
 def _unwritable(text: str) -> str:

@@ -5,9 +5,9 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 from benchmarkai.daemon.backends import http
+from benchmarkai.daemon.backends.aws import current_credentials
 from benchmarkai.daemon.backends.bulk import BulkBackend
 from benchmarkai.daemon.options import option
-from benchmarkai.daemon.redaction import protect
 
 # Lucene's limit. OpenSearch indexes a label as a term labels.NAME=VALUE, and has no ignore_above
 # for it: https://docs.opensearch.org/latest/mappings/supported-field-types/flat-object
@@ -81,15 +81,9 @@ def _make_signer(url: str) -> Callable[[str, str, Dict[str, str], bytes], Mappin
             "--aws-auth has found no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or AWS_PROFILE, or give the machine a role"
         )
-    protected = None
 
     def sign(method: str, url: str, headers: Dict[str, str], body: bytes) -> Mapping[str, str]:
-        nonlocal protected
-        current = credentials.get_frozen_credentials()  # those of a role are renewed every hour
-        if current != protected:
-            protected = current
-            protect(current.secret_key)
-            protect(current.token or "")
+        current = current_credentials(credentials)
         # A proxy may change the others.
         signed = {
             name: value

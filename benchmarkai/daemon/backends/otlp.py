@@ -243,7 +243,7 @@ def _headers(options: Mapping[str, Any]) -> Dict[str, str]:
         protect(value)
     given = {name.lower() for name in http.headers_of(options)}
     # In the usual case, so that the client's own Authorization takes the place of one of these.
-    return {name.title(): value for name, value in headers.items() if name.lower() not in given}
+    return http.title_case({name: headers[name] for name in headers if name.lower() not in given})
 
 
 def _resource_attributes() -> Dict[str, str]:

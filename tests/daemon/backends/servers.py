@@ -303,6 +303,18 @@ class Tansu(Server):
         kill(self.process)
 
 
+def write_response(handler, status, headers, data):
+    """Send a response from a request handler."""
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    if status != 204:
+        handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    if status != 204 and handler.command != "HEAD":
+        handler.wfile.write(data)
+
+
 class FakeServer(http.server.ThreadingHTTPServer):
     """Serves HTTP in threads of this process, on a free port, until it is stopped.
 
@@ -382,7 +394,7 @@ class Proxy:
                     proxy.faults += 1
                 if isinstance(kind, tuple):
                     status, headers, *body = kind
-                    self.respond(status, headers, *(body or [b'{"error": "for now"}']))
+                    write_response(self, status, headers, *(body or [b'{"error": "for now"}']))
                 elif kind == "drop":
                     self.close_connection = True
                 elif kind == "cut":
@@ -410,17 +422,7 @@ class Proxy:
                     return
                 own = ("content-length", "transfer-encoding", "connection")
                 headers = {k: v for k, v in response.getheaders() if k.lower() not in own}
-                self.respond(response.status, headers, data)
-
-            def respond(self, status, headers, data):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                if status != 204 and self.command != "HEAD":
-                    self.wfile.write(data)
+                write_response(self, response.status, headers, data)
 
             do_GET = do_POST = do_PUT = do_HEAD = handle_request
 

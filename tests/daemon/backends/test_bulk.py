@@ -19,7 +19,7 @@ from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
-from tests.daemon.backends.servers import FakeServer
+from tests.daemon.backends.servers import FakeServer, write_response
 
 LABELS_TYPE = {"elasticsearch": "flattened", "opensearch": "flat_object"}
 JSON = {"Content-Type": "application/json"}
@@ -85,14 +85,7 @@ class Cluster:
                 if found == "drop":
                     self.close_connection = True
                     return
-                status, headers, body = found
-                self.send_response(status)
-                for header in headers.items():
-                    self.send_header(*header)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
+                write_response(self, *found)
 
             do_GET = do_HEAD = do_POST = do_PUT = handle_request
 

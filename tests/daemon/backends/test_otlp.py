@@ -15,7 +15,7 @@ from benchmarkai.daemon.backends import otlp
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
-from tests.daemon.backends.servers import FakeServer, Proxy, free_port
+from tests.daemon.backends.servers import FakeServer, Proxy, free_port, write_response
 from tests.daemon.harness import PATH, run_daemon
 from tests.helpers import BAI_EMIT, run
 
@@ -79,12 +79,7 @@ class Collector:
                 collector.requests.append(message)
                 collector.paths.append(self.path)
                 collector.headers.append(self.headers)
-                status, headers, data = collector.respond(len(collector.requests))
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
+                write_response(self, *collector.respond(len(collector.requests)))
 
             def log_message(self, *arguments):
                 pass
