@@ -13,7 +13,7 @@ from benchmarkai.daemon.log import RejectionLog, count, log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
 from benchmarkai.daemon.rejects import batch_entry, metric_entry
-from benchmarkai.daemon.series import NameLabels
+from benchmarkai.daemon.series import NameLabels, SeriesCache
 from benchmarkai.daemon.spool import Spool, SpoolFull
 
 _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
@@ -53,6 +53,7 @@ class Delivery:
         self._spool = spool
         self._name_labels = NameLabels() if name_labels else None
         self._backend = backend
+        self._reasons_of_series = SeriesCache(self._reason_to_reject_series)
         self._batch_size = min(batch_size, backend.max_batch_size or batch_size)
         self._flush_interval = flush_interval
         self._clock = clock or Clock()
@@ -140,19 +141,18 @@ class Delivery:
         return [metric for metric, reason in zip(batch, reasons) if not reason]
 
     def _reasons_to_reject(self, metrics: Sequence[Metric]) -> Sequence[Optional[str]]:
-        # Metrics with the same labels have the same object.
-        labels = {id(metric.labels): metric.labels for metric in metrics}
-        of_labels = {key: self._reason_to_reject_labels(value) for key, value in labels.items()}
+        of_series = self._reasons_of_series.of_each(metrics)
         return [
-            of_labels[id(metric.labels)] or self._reason_to_reject(metric) for metric in metrics
+            reason or self._reason_to_reject(metric) for metric, reason in zip(metrics, of_series)
         ]
 
-    def _reason_to_reject_labels(self, labels: Mapping[str, str]) -> Optional[str]:
+    def _reason_to_reject_series(self, name: str, labels: Mapping[str, str]) -> Optional[str]:
         try:
             "".join([*labels, *labels.values()]).encode("utf-8")
         except UnicodeEncodeError:
             return "a label has half a character (a lone surrogate)"
-        return self._backend.reason_to_reject_labels(labels)
+        backend = self._backend
+        return backend.reason_to_reject_labels(labels) or backend.reason_to_reject_name(name)
 
     def _reason_to_reject(self, metric: Metric) -> Optional[str]:
         try:

@@ -4,7 +4,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
 """
 
 import re
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Callable, Dict, Generic, List, Mapping, Sequence, Tuple, TypeVar
 
 from benchmarkai.daemon.metric import Metric
 
@@ -16,7 +16,10 @@ _find_label = re.compile(_LABEL).finditer
 _are_labels = re.compile(_LABELS).fullmatch
 _ESCAPE = re.compile(r"\\(.)")
 
-_MAX_KNOWN = 10000  # names that are remembered
+_MAX_KNOWN = 10000  # names with labels that are remembered
+_MAX_NAME = 256  # characters of those
+
+Found = TypeVar("Found")
 
 
 def split_name(text: str) -> Tuple[str, Dict[str, str]]:
@@ -44,12 +47,44 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else match[1], text)
 
 
+class SeriesCache(Generic[Found]):
+    """Remembers what a function returns for a name and labels, which few metrics have alone.
+
+    Labels are compared as objects: the spool has one object for all metrics with the same labels.
+    """
+
+    def __init__(self, function: Callable[[str, Mapping[str, str]], Found]) -> None:
+        self._function = function
+        self._known: Dict[Tuple[str, int], Found] = {}  # by name, and by the id of labels
+        self._labels: Dict[int, Mapping[str, str]] = {}  # kept, so that nothing else has their id
+
+    def of_each(self, metrics: Sequence[Metric]) -> List[Found]:
+        """Return what the function returns for the name and the labels of each metric."""
+        known = self._known
+        try:
+            return [known[metric.name, id(metric.labels)] for metric in metrics]
+        except KeyError:
+            return [self._of(metric.name, metric.labels) for metric in metrics]
+
+    def _of(self, name: str, labels: Mapping[str, str]) -> Found:
+        key = (name, id(labels))
+        if key in self._known:
+            return self._known[key]
+        found = self._function(name, labels)
+        if len(name) <= _MAX_NAME:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+                self._labels.clear()
+            self._known[key] = found
+            self._labels[id(labels)] = labels
+        return found
+
+
 class NameLabels:
-    """Reads the labels in the names of metrics, and remembers what it has read."""
+    """Reads the labels in the names of metrics."""
 
     def __init__(self) -> None:
-        # By a name and the id of other labels. Those are in the value too, to keep the id taken.
-        self._known: Dict[Tuple[str, int], Tuple[str, Mapping[str, str], Mapping[str, str]]] = {}
+        self._cache = SeriesCache(_read_labels)
 
     def read(self, metrics: Sequence[Metric]) -> Sequence[Metric]:
         """Return the metrics with the labels in their names over their others.
@@ -58,17 +93,14 @@ class NameLabels:
         """
         if not any(metric.name[-1] == "}" for metric in metrics):
             return metrics
-        return [self._read(metric) if metric.name[-1] == "}" else metric for metric in metrics]
+        return [
+            metric if labels is metric.labels else metric._replace(name=name, labels=labels)
+            for metric, (name, labels) in zip(metrics, self._cache.of_each(metrics))
+        ]
 
-    def _read(self, metric: Metric) -> Metric:
-        key = (metric.name, id(metric.labels))
-        found = self._known.get(key)
-        if found is None:
-            name, own = split_name(metric.name)
-            labels: Mapping[str, str] = metric.labels
-            if name != metric.name:
-                labels = {label: text for label, text in {**labels, **own}.items() if text}
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            found = self._known[key] = (name, labels, metric.labels)
-        return metric._replace(name=found[0], labels=found[1])
+
+def _read_labels(text: str, labels: Mapping[str, str]) -> Tuple[str, Mapping[str, str]]:
+    name, own = split_name(text)
+    if name == text:
+        return name, labels
+    return name, {label: value for label, value in {**labels, **own}.items() if value}

@@ -87,31 +87,41 @@ def test_labels_that_a_server_cannot_hold_are_rejected(name, labels, reason):
     assert backend(name).reason_to_reject_labels(labels) == reason
 
 
-def metric(name="a", value=1.0, age=0.0):
-    return Metric("id", time.time_ns() - int(age * 10**9), name, value, {})
+def metric(value=1.0, age=0.0):
+    return Metric("id", time.time_ns() - int(age * 10**9), "a", value, {})
 
 
 DAY = 24 * 3600.0
 COMMENT = "its name starts with #, which starts a comment in the line protocol"
 AMBIGUOUS = "its name has a backslash before a comma, a space or =, which the line protocol drops"
 
+NAMES = [
+    *((name, "größe.a/b c", None) for name in ["stdout", "influxdb", "otlp"]),
+    ("cloudwatch", "n" * 255, None),
+    ("cloudwatch", "n" * 256, "its name is longer than 255 characters"),
+    ("influxdb", "a\\b", None),
+    ("influxdb", "a#", None),
+    ("influxdb", "#a", COMMENT),
+    ("influxdb", "a\\,b", AMBIGUOUS),
+    ("influxdb", "a\\ b", AMBIGUOUS),
+    ("influxdb", "a\\=b", AMBIGUOUS),
+    ("influxdb", "a\\", UNWRITABLE.format("a\\")),
+    ("influxdb", "a\nb", UNWRITABLE.format("a\nb")),
+]
+
+
+@pytest.mark.parametrize("name, metric_name, reason", NAMES, ids=short_id)
+def test_names_that_a_server_cannot_hold_are_rejected(name, metric_name, reason):
+    assert backend(name).reason_to_reject_name(metric_name) == reason
+
+
 METRICS = [
-    *((name, metric("größe.a/b c"), None) for name in ["stdout", "influxdb", "otlp"]),
-    ("cloudwatch", metric("n" * 255, 1, 13.9 * DAY), None),
-    ("cloudwatch", metric("n" * 256), "its name is longer than 255 characters"),
+    ("cloudwatch", metric(value=1.0, age=13.9 * DAY), None),
     ("cloudwatch", metric(value=2.0**360), None),
     ("cloudwatch", metric(value=-(2.0**360)), None),
     ("cloudwatch", metric(value=1.01 * 2.0**360), "its value is beyond 2**360"),
     ("cloudwatch", metric(value=-(2**361)), "its value is beyond 2**360"),
     ("cloudwatch", metric(age=14.1 * DAY), "it is older than two weeks"),
-    ("influxdb", metric("a\\b"), None),
-    ("influxdb", metric("a#"), None),
-    ("influxdb", metric("#a"), COMMENT),
-    ("influxdb", metric("a\\,b"), AMBIGUOUS),
-    ("influxdb", metric("a\\ b"), AMBIGUOUS),
-    ("influxdb", metric("a\\=b"), AMBIGUOUS),
-    ("influxdb", metric("a\\"), UNWRITABLE.format("a\\")),
-    ("influxdb", metric("a\nb"), UNWRITABLE.format("a\nb")),
 ]
 
 
@@ -132,19 +142,19 @@ def test_a_name_that_the_pushgateway_uses_itself_is_rejected(name, valid):
     pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
     prometheus = backends.load("prometheus")("http://localhost", "job")
     reason = f"the Pushgateway has its own metric {valid}: rename it"
-    assert prometheus.reason_to_reject(metric(name)) == reason
-    assert prometheus.reason_to_reject(metric(name + "_")) is None
+    assert prometheus.reason_to_reject_name(name) == reason
+    assert prometheus.reason_to_reject_name(name + "_") is None
 
 
 def test_a_name_that_prometheus_would_mix_with_another_is_rejected():
     pytest.importorskip("prometheus_client", reason="pip install prometheus-client")
     prometheus = backends.load("prometheus")("http://localhost", "job")
     for _ in range(2):
-        assert prometheus.reason_to_reject(metric("a.b")) is None
-        assert prometheus.reason_to_reject(metric("a/b")) == (
+        assert prometheus.reason_to_reject_name("a.b") is None
+        assert prometheus.reason_to_reject_name("a/b") == (
             "it would become a_b, like 'a.b' before it: rename it"
         )
-        assert prometheus.reason_to_reject(metric("1")) is None
-        assert prometheus.reason_to_reject(metric("_1")) == (
+        assert prometheus.reason_to_reject_name("1") is None
+        assert prometheus.reason_to_reject_name("_1") == (
             "it would become _1, like '1' before it: rename it"
         )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarkai.daemon import series
 from benchmarkai.daemon.metric import Metric
-from benchmarkai.daemon.series import NameLabels, split_name
+from benchmarkai.daemon.series import NameLabels, SeriesCache, split_name
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,15 @@ def test_the_number_of_names_that_are_remembered_is_bounded(monkeypatch):
     for number in range(100):
         metrics = metrics_of(labels, f'a{{b="{number}"}}')
         assert read(metrics, name_labels) == [("a", {"b": str(number)})]
-        assert len(name_labels._known) <= 10
+        assert len(name_labels._cache._known) <= 10
+        assert len(name_labels._cache._labels) <= 10
+
+
+def test_a_long_name_is_read_each_time():
+    cache = SeriesCache(lambda name, labels: name)
+    (metric,) = metrics_of({}, "a" * 100000)
+    assert cache.of_each([metric] * 2) == [metric.name] * 2
+    assert not cache._known
 
 
 def test_what_else_is_known_of_a_metric_stays():

@@ -69,8 +69,12 @@ class Backend:
         """Return why the server cannot hold these labels, or None. Does not ask the server."""
         return None
 
+    def reason_to_reject_name(self, name: str) -> Optional[str]:
+        """Return why the server cannot hold a metric of this name, or None."""
+        return None
+
     def reason_to_reject(self, metric: Metric) -> Optional[str]:
-        """Return why the server cannot hold the metric, apart from its labels, or None."""
+        """Return why the server cannot hold the value or the time of the metric, or None."""
         return None
 
     def send(self, metrics: Sequence[Metric]) -> Optional[Answer]:

@@ -117,9 +117,12 @@ class Backend(base.Backend):
                 return f"the label {name!r} starts with a colon"
         return None
 
-    def reason_to_reject(self, metric: Metric) -> Optional[str]:
-        if len(metric.name) > _MAX_NAME_LENGTH:
+    def reason_to_reject_name(self, name: str) -> Optional[str]:
+        if len(name) > _MAX_NAME_LENGTH:
             return f"its name is longer than {_MAX_NAME_LENGTH} characters"
+        return None
+
+    def reason_to_reject(self, metric: Metric) -> Optional[str]:
         if not -_MAX_VALUE <= metric.value <= _MAX_VALUE:
             return "its value is beyond 2**360"
         now = time.time_ns()

@@ -80,10 +80,10 @@ class Backend(base.Backend):
             )
         return None
 
-    def reason_to_reject(self, metric: Metric) -> Optional[str]:
+    def reason_to_reject_name(self, name: str) -> Optional[str]:
         if self._measurement is not None:
-            return _reason_to_reject_tag(metric.name)
-        return _reason_to_reject_measurement(metric.name)
+            return _reason_to_reject_tag(name)
+        return _reason_to_reject_measurement(name)
 
     def send(self, metrics: Sequence[Metric]) -> None:
         body = "\n".join(map(self._format, metrics)).encode("utf-8")

@@ -53,12 +53,12 @@ class Backend(base.Backend):
                 return "the label job is set by --job"
         return None
 
-    def reason_to_reject(self, metric: Metric) -> Optional[str]:
-        valid = _valid_name(metric.name)
+    def reason_to_reject_name(self, name: str) -> Optional[str]:
+        valid = _valid_name(name)
         if valid in _RESERVED:
             return f"the Pushgateway has its own metric {valid}: rename it"
-        original = self._originals.setdefault(valid, metric.name)
-        if original != metric.name:
+        original = self._originals.setdefault(valid, name)
+        if original != name:
             return f"it would become {valid}, like {original!r} before it: rename it"
         return None
 

@@ -119,7 +119,7 @@ def test_labels_that_would_be_mixed_up_are_rejected(measurement, labels, reason)
     ],
 )
 def test_with_a_measurement_a_name_follows_the_rules_of_tags(name, reason):
-    assert make_backend(measurement="metrics").reason_to_reject(metric(name)) == reason
+    assert make_backend(measurement="metrics").reason_to_reject_name(name) == reason
 
 
 @pytest.mark.parametrize(
