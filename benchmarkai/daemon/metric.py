@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from typing import Any, Dict, Mapping, NamedTuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Union
 
 Value = Union[int, float]
 
@@ -10,18 +10,25 @@ Value = Union[int, float]
 class Metric(NamedTuple):
     """A metric that waits for its delivery.
 
-    id: unique to this metric, and the same each time it is sent.
+    own_id: its id if it comes from another spool.
     time: when it was read, in nanoseconds since 1970 UTC.
     value: a finite number.
     sequence: its number in the spool, which gives the order.
+    spool: the id of the spool.
     """
 
-    id: str
+    own_id: Optional[str]
     time: int
     name: str
     value: Value
     labels: Mapping[str, str]
     sequence: int = 0
+    spool: str = ""
+
+    @property
+    def id(self) -> str:
+        """What is unique to this metric, and the same each time it is sent."""
+        return self.own_id or f"{self.spool}-{self.sequence}"
 
 
 def format_time(nanoseconds: int) -> str:

@@ -24,7 +24,6 @@ _RESERVED = 16 << 20
 # SQLite has no integers beyond these. They are stored as text.
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
-_MAX_PARAMETERS = 999  # of a statement, in every version of SQLite
 _MAX_FREE_PAGES = 1000  # of the database, before they are given back to the file system
 _RESTORE_INTERVAL = 1.0  # seconds between attempts to create removed files again
 _CHUNK = 1000  # metrics
@@ -68,7 +67,7 @@ class Spool:
         self._next_restore = 0.0
         self.time_step = time_step
         self._times = Times(self._clock, time_step)
-        self._parsed: Dict[str, Mapping[str, str]] = {}
+        self._known_labels: Dict[int, Mapping[str, str]] = {}  # by their numbers
         self.corrupt_path = database.open_database(path, self._clock.time, self._load)
         try:
             self._journal = Journal(path + ".in", self._position)
@@ -156,7 +155,7 @@ class Spool:
         with self._lock:
             plan = self._times.plan(pairs)
             first, labels = self._sequence + 1, self._labels
-            rows = [
+            rows = (
                 (
                     sequence,
                     moment,
@@ -165,8 +164,8 @@ class Spool:
                     labels,
                 )
                 for sequence, moment, (name, value) in zip(count(first), plan.times, pairs)
-            ]
-            sequence = self._sequence + len(rows)
+            )
+            sequence = self._sequence + len(pairs)
             position: int = self._journal.position + size
             with self._transaction():
                 self._database.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, NULL)", rows)
@@ -176,7 +175,7 @@ class Spool:
                 )
             self._sequence = sequence
             self._times.keep(plan)
-            self._waiting += len(rows)
+            self._waiting += len(pairs)
             self._journal.advance(size)
 
     # What goes out
@@ -211,23 +210,31 @@ class Spool:
 
     def _select(self, where: str, *parameters: Any) -> List[Metric]:
         rows = self._all(
-            "SELECT sequence, time, name, value, metrics.id, ifnull(json, '{}') "
-            "FROM metrics LEFT JOIN labels ON labels = labels.id " + where,
-            *parameters,
+            f"SELECT id, time, name, value, labels, sequence FROM metrics {where}", *parameters
         )
-        # Those who ask about the labels of many metrics do so once for each object.
-        parsed = self._parsed
-        metrics = []
-        for sequence, moment, name, value, foreign_id, labels in rows:
-            if labels not in parsed:
-                if len(parsed) >= _CHUNK:
-                    parsed.clear()
-                parsed[labels] = json.loads(labels)
-            if isinstance(value, str):
-                value = int(value)
-            identity = foreign_id or f"{self._id}-{sequence}"
-            metrics.append(Metric(identity, moment, name, value, parsed[labels], sequence))
-        return metrics
+        # Metrics with the same labels have the same object, by which others may know them.
+        known, spool = self._known_labels, self._id
+        self._known_labels = known = {
+            number: known[number] if number in known else self._labels_of(number)
+            for number in {row[4] for row in rows}
+        }
+        return [
+            Metric(
+                own_id,
+                moment,
+                name,
+                int(value) if type(value) is str else value,
+                known[labels],
+                sequence,
+                spool,
+            )
+            for own_id, moment, name, value, labels, sequence in rows
+        ]
+
+    def _labels_of(self, number: int) -> Mapping[str, str]:
+        rows = self._all("SELECT json FROM labels WHERE id = ?", number)
+        labels: Mapping[str, str] = json.loads(rows[0][0]) if rows else {}
+        return labels
 
     def remove(self, metrics: Sequence[Metric]) -> None:
         """Remove these metrics.
@@ -235,15 +242,11 @@ class Spool:
         Raises SpoolFull if the disk has no room to record it.
         """
         with self._lock:
-            removed = 0
             with self._transaction():
-                for start in range(0, len(metrics), _MAX_PARAMETERS):
-                    chunk = metrics[start : start + _MAX_PARAMETERS]
-                    marks = ",".join("?" * len(chunk))
-                    removed += self._database.execute(
-                        f"DELETE FROM metrics WHERE sequence IN ({marks})",
-                        [metric.sequence for metric in chunk],
-                    ).rowcount
+                removed = self._database.executemany(
+                    "DELETE FROM metrics WHERE sequence BETWEEN ? AND ?",
+                    _ranges([metric.sequence for metric in metrics]),
+                ).rowcount
             self._waiting -= removed
             if self._one("PRAGMA freelist_count")[0] > _MAX_FREE_PAGES:
                 self._free(f"incremental_vacuum({_MAX_FREE_PAGES})")
@@ -452,3 +455,13 @@ def _storable(value: Value) -> Any:
     if isinstance(value, float) or _MIN_INTEGER <= value <= _MAX_INTEGER:
         return value
     return str(value)
+
+
+def _ranges(numbers: Sequence[int]) -> List[Tuple[int, int]]:
+    """Return the first and the last of each run of numbers that follow each other."""
+    numbers = sorted(numbers)
+    starts = [i for i in range(len(numbers)) if not i or numbers[i] != numbers[i - 1] + 1]
+    return [
+        (numbers[start], numbers[end - 1])
+        for start, end in zip(starts, [*starts[1:], len(numbers)])
+    ]

@@ -165,7 +165,7 @@ def test_a_file_of_metrics_alone_is_gone_afterwards(path, rejects):
 def test_an_old_entry_without_an_id_gets_that_of_its_time(rejects):
     entry = metric_entry(METRICS[0], "bad")
     rejects.append([{key: entry[key] for key in entry if key != "id"}, {**entry, "id": ""}])
-    assert take_back(rejects) == [METRICS[0]._replace(id="own-10")] * 2
+    assert take_back(rejects) == [METRICS[0]._replace(own_id="own-10")] * 2
 
 
 ENTRY = dict(metric_entry(METRICS[0], "bad"))
@@ -260,7 +260,7 @@ def test_metrics_return_to_their_place_in_the_spool_with_their_ids(tmp_path):
         assert spool.take_back_rejected(also_new=True) == 3
         found = spool.oldest(10)
         assert found[:4] == metrics
-        assert [metric._replace(sequence=0) for metric in found[4:]] == METRICS[:1]
+        assert [metric._replace(sequence=0, spool="") for metric in found[4:]] == METRICS[:1]
         assert spool.waiting() == 5
         assert spool.take_back_rejected(also_new=True) == 0
         spool.reject([metric_entry(found[0], "bad"), metric_entry(found[4], "bad")])
@@ -286,7 +286,7 @@ def test_a_number_that_the_spool_has_not_reached_is_not_its_own(tmp_path):
             prefix + "²",
         ]
         for each in ids:
-            spool.reject([metric_entry(METRICS[0]._replace(id=each), "bad")])
+            spool.reject([metric_entry(METRICS[0]._replace(own_id=each), "bad")])
         assert spool.take_back_rejected(also_new=True) == len(ids)
         assert [each.id for each in spool.oldest(10)] == [metric.id, *ids]
 

@@ -81,7 +81,7 @@ def id_of(metric):
 
 def key_of(metric):
     """Return what stays the same when a metric comes to another spool."""
-    return metric._replace(sequence=0)
+    return (metric.id, metric.time, metric.name, metric.value, metric.labels)
 
 
 def mode_of(path):
