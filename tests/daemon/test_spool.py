@@ -402,6 +402,15 @@ def test_free_pages_are_given_back_if_the_disk_is_nearly_full(path, open_spool, 
     assert os.path.getsize(path) < 50000
 
 
+@pytest.mark.parametrize("number", [1, 99, 100, 101, 200, 1234])
+def test_metrics_come_out_as_they_came_in_however_many_at_once(open_spool, number):
+    spool = open_spool()
+    pairs = [(f"layer{n}", n / 7) for n in range(number)]
+    spool.add(pairs)
+    assert pairs_of(spool.oldest(number + 1)) == pairs
+    assert [metric.sequence for metric in spool.oldest(number)] == list(range(1, number + 1))
+
+
 def test_a_write_that_the_disk_has_no_room_for_changes_nothing(open_spool):
     spool = open_spool()
     spool.add(PAIRS)
