@@ -74,6 +74,10 @@ class Delivery:
         self.rejected = 0
         self.last_error: Optional[str] = None
 
+    def has_batch(self) -> bool:
+        """Return whether as many metrics wait as are sent at once."""
+        return self._spool.waiting() >= self._batch_size
+
     def finish(self) -> None:
         """Send at once what waits, with short pauses between retries."""
         self._finishing = True
@@ -112,7 +116,7 @@ class Delivery:
         if self._flush_at is None:
             self._flush_at = now + self._flush_interval * random.uniform(0.5, 1.0)
         if (
-            waiting < self._batch_size
+            not self.has_batch()
             and now < self._flush_at
             and not self._finishing
             and not self._failures
@@ -304,6 +308,7 @@ class DeliveryThread(threading.Thread):
         self.delivery = delivery
         self._condition = threading.Condition()
         self._has_news = False
+        self._is_idle = False  # whether it waits for news alone
         self._stopping = False
         self.failure: Optional[str] = None
 
@@ -324,11 +329,15 @@ class DeliveryThread(threading.Thread):
             self.failure = str(error)
             log.debug("delivery failed", exc_info=True)
 
-    def notify(self) -> None:
-        """Tell it about new metrics."""
+    def notify(self, urgent: bool = True) -> None:
+        """Tell it about new metrics.
+
+        urgent: whether they may make a step due earlier than the one that it waits for.
+        """
         with self._condition:
             self._has_news = True
-            self._condition.notify()
+            if urgent or self._is_idle:
+                self._condition.notify()
 
     def finish(self) -> None:
         """End as soon as nothing waits any more."""
@@ -346,6 +355,7 @@ class DeliveryThread(threading.Thread):
 
     def _wait(self, seconds: float) -> None:
         with self._condition:
+            self._is_idle = seconds == math.inf
             if not self._has_news:
                 self._condition.wait(min(seconds, threading.TIMEOUT_MAX))
             self._has_news = False

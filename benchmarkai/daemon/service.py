@@ -20,7 +20,7 @@ from benchmarkai.daemon.status import Status, StatusFile
 
 # Seconds until the next look into the pipe. IDLE: new data ends that pause. TRICKLE: a batch costs
 # hardly more than one metric, so let some more come.
-_PAUSES = {Flow.TRICKLE: 0.02, Flow.IDLE: 1.0, Flow.BLOCKED: 0.1}
+_PAUSES = {Flow.TRICKLE: 0.05, Flow.IDLE: 1.0, Flow.BLOCKED: 0.1}
 
 _CHECK_INTERVAL = 1.0  # seconds between looks at the path of the pipe
 _FINISH_PAUSE = 0.05  # seconds between looks at the last deliveries
@@ -156,7 +156,7 @@ class Service:
         before = self._intake.received
         flow = self._intake.take(pipe, ignore_limit)
         if self._intake.received != before or flow is Flow.BLOCKED:
-            self._thread.notify()
+            self._thread.notify(urgent=flow is Flow.BLOCKED or self._delivery.has_batch())
         return flow
 
     def _is_time_to_check(self) -> bool:

@@ -120,8 +120,9 @@ class FakeThread:
     def is_alive(self):
         return self._alive
 
-    def notify(self):
-        self._due = -math.inf
+    def notify(self, urgent=True):
+        if urgent or self._due == math.inf:
+            self._due = -math.inf
 
     def finish(self):
         self.delivery.finish()

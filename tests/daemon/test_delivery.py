@@ -887,6 +887,24 @@ def test_the_thread_makes_a_step_only_when_one_is_due_or_there_is_news(spool):
         wait_until(lambda: len(steps) == 20)
 
 
+def test_the_thread_waits_for_the_end_of_a_batch_whatever_news_there_is(spool, start_thread):
+    backend = FakeBackend()
+    thread = start_thread(backend, flush_interval=NEVER)
+    steps = []
+    step = thread.delivery.step
+    thread.delivery.step = lambda: steps.append(1) or step()
+    wait_until(lambda: thread._is_idle)
+    add(spool, 1)
+    thread.notify(urgent=False)
+    wait_until(lambda: not thread._is_idle)
+    for number in range(2, 20):
+        add(spool, number)
+        thread.notify(urgent=False)
+    assert len(steps) == 1
+    thread.notify()
+    wait_until(lambda: len(steps) == 2)
+
+
 def test_finishing_ends_the_wait_for_a_batch(spool, start_thread):
     backend = FakeBackend()
     thread = start_thread(backend, flush_interval=NEVER)

@@ -323,8 +323,8 @@ class SimulatedThread:
     def is_alive(self):
         return self.due is not None and self.world.thread is self
 
-    def notify(self):
-        self._has_news = True
+    def notify(self, urgent=True):
+        self._has_news = self._has_news or urgent or self.due == float("inf")
 
     def finish(self):
         self.delivery.finish()
