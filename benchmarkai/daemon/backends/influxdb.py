@@ -88,13 +88,12 @@ class Backend(base.Backend):
         return _reason_to_reject_measurement(name)
 
     def send(self, metrics: Sequence[Metric]) -> None:
-        lines = [
+        lines = "\n".join(
             # Always a float: the first value decides on the type of the field.
             f"{start}{repr(float(metric.value)).removesuffix('.0')} {metric.time}"
             for start, metric in zip(self._starts.of_each(metrics), metrics)
-        ]
-        body = "\n".join(lines).encode("utf-8")
-        response = self._client.post(self._path, body, "text/plain; charset=utf-8")
+        )
+        response = self._client.post(self._path, lines.encode(), "text/plain; charset=utf-8")
         if response.status != 204:
             raise Unavailable(
                 f"unexpected response, HTTP {response.status}; is this an InfluxDB server?"
