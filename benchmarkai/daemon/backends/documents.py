@@ -10,10 +10,10 @@ encode_text = json.JSONEncoder().encode  # json.dumps() takes twice as long
 
 
 class Documents:
-    """Writes the JSON of metrics, exactly as json.dumps() does, but several times as fast.
+    """Writes the JSON of metrics as json.dumps() does, in less than half of its time.
 
     time: the name of the time.
-    separators: as for json.dumps(), which also has the defaults.
+    separators: as in json.dumps().
     """
 
     def __init__(self, time: str = "time", separators: Tuple[str, str] = (", ", ": ")) -> None:
