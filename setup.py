@@ -71,7 +71,7 @@ setup(
         "opensearch": ["urllib3>=1.26"],
         "cloudwatch": ["boto3"],
         "prometheus": ["prometheus-client>=0.14", "urllib3>=1.26"],
-        "influxdb": ["influxdb-client>=1.36", "urllib3>=1.26"],
+        "influxdb": ["urllib3>=1.26"],
         # Partial success came with version 1.19.
         "otlp": ["opentelemetry-proto>=1.19", "urllib3>=1.26"],
         "kafka": ["confluent-kafka>=2.10"],

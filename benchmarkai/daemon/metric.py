@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Union
+from typing import Mapping, NamedTuple, Optional, Union
 
 Value = Union[int, float]
 
@@ -41,13 +41,3 @@ def format_time(nanoseconds: int) -> str:
 def _format_seconds(seconds: int) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}"
-
-
-def document(metric: Metric) -> Dict[str, Any]:
-    """Return what the metric is in JSON, apart from its id."""
-    return {
-        "time": format_time(metric.time),
-        "name": metric.name,
-        "value": metric.value,
-        "labels": metric.labels,
-    }

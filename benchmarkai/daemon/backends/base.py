@@ -6,6 +6,8 @@ import click
 
 from benchmarkai.daemon.metric import Metric
 
+TIMEOUT = 30  # seconds that a server may be silent
+
 
 class Unavailable(Exception):
     """The server does not accept the metrics at the moment. They are sent again.

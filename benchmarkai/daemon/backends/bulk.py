@@ -1,13 +1,14 @@
 """What Elasticsearch and OpenSearch have in common: documents, written in bulk."""
 
 import json
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Set, Tuple
 from urllib.parse import quote
 
 from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
+from benchmarkai.daemon.backends.documents import Documents, encode_text
 from benchmarkai.daemon.log import log
-from benchmarkai.daemon.metric import Metric, format_time
+from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, url_option
 
 # No built-in index template applies to it, as they are for names such as metrics-*-*:
@@ -87,6 +88,7 @@ class BulkBackend(base.Backend):
         self._path = "/" + quote(name, safe="")
         self._is_data_stream = bool(data_stream)
         self._has_ids = not no_ids
+        self._documents = Documents("@timestamp", (",", ":"))
         self._client = http.Client(url, **connection)
         self._is_ready = False  # whether the target exists, or is not ours to create
         self._has_warned = False
@@ -118,19 +120,11 @@ class BulkBackend(base.Backend):
 
     def _make_body(self, metrics: Sequence[Metric]) -> bytes:
         lines: List[str] = []
-        labels: Dict[int, str] = {}  # many metrics have the same object
         operation = '{"create":{}}'
-        for metric in metrics:
-            key = id(metric.labels)
-            if key not in labels:
-                labels[key] = json.dumps(metric.labels)
+        for metric, document in zip(metrics, self._documents.write(metrics)):
             if self._has_ids:
-                operation = f'{{"create":{{"_id":{json.dumps(metric.id)}}}}}'
-            lines.append(
-                f'{operation}\n{{"@timestamp":"{format_time(metric.time)}",'
-                f'"name":{json.dumps(metric.name)},"value":{json.dumps(metric.value)},'
-                f'"labels":{labels[key]}}}\n'
-            )
+                operation = f'{{"create":{{"_id":{encode_text(metric.id)}}}}}'
+            lines.append(f"{operation}\n{document}}}\n")
         return "".join(lines).encode("ascii")
 
     def _make_answer(self, metrics: Sequence[Metric], response: Any) -> Optional[Answer]:
@@ -148,13 +142,14 @@ class BulkBackend(base.Backend):
         postponed: List[Metric] = []
         reasons: List[str] = []
         for metric, item, status in zip(metrics, items, statuses):
-            error = item.get("error")
-            reason = f"HTTP {status}: {_describe(error)}"
             if item.get("failure_store") == "used":
                 rejected.append((metric, f"it is in the failure store of {self._target} only"))
-            elif status < 300:
                 continue
-            elif status == _CONFLICT:
+            if status < 300:
+                continue
+            error = item.get("error")
+            reason = f"HTTP {status}: {_describe(error)}"
+            if status == _CONFLICT:
                 if not (self._has_ids or metric.id in self._uncertain):
                     rejected.append((metric, reason + _SAME_TIME))
             elif status == 400 and not _is_about_settings(error):

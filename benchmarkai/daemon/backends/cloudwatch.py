@@ -89,8 +89,8 @@ class Backend(base.Backend):
             # None lets it choose the certificates, by AWS_CA_BUNDLE for example.
             "verify": False if connection.get("insecure") else connection.get("ca_file"),
             "config": botocore.config.Config(
-                connect_timeout=http.TIMEOUT,
-                read_timeout=http.TIMEOUT,
+                connect_timeout=base.TIMEOUT,
+                read_timeout=base.TIMEOUT,
                 retries={"total_max_attempts": 1},
                 client_cert=(certificate, key) if key else certificate,
             ),

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from benchmarkai import __version__
-from benchmarkai.daemon.backends.base import Rejected, Unavailable
+from benchmarkai.daemon.backends.base import TIMEOUT, Rejected, Unavailable
 from benchmarkai.daemon.log import log
 from benchmarkai.daemon.options import (
     file_option,
@@ -25,8 +25,6 @@ from benchmarkai.daemon.options import (
     user_option,
 )
 from benchmarkai.daemon.redaction import protect, redact
-
-TIMEOUT = 30  # seconds that a server may be silent
 
 _MAX_RETRY_AFTER = 3600.0  # seconds
 _MIN_SIZE_TO_COMPRESS = 1000  # bytes; a smaller request is one packet anyway

@@ -6,7 +6,11 @@ from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Unavailable
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, secret_option, url_option
+from benchmarkai.daemon.series import SeriesCache
 
+# https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
+_ESCAPED = str.maketrans({",": "\\,", " ": "\\ "})  # in a measurement
+_ESCAPED_IN_TAGS = {**_ESCAPED, ord("="): "\\="}
 _AMBIGUOUS = re.compile(r"\\[,= ]")
 _UNWRITABLE = re.compile(r"[\n\r\t]|\\\Z")
 _NAME_TAG = "metric"  # with --measurement
@@ -50,13 +54,11 @@ class Backend(base.Backend):
         measurement: Optional[str] = None,
         **connection: Any,
     ) -> None:
-        from influxdb_client import Point
-
         reason = None if measurement is None else _reason_to_reject_measurement(measurement)
         if reason:
             raise ValueError(f"--measurement {measurement!r} cannot be sent: {reason}")
-        self._point = Point
         self._measurement = measurement
+        self._starts = SeriesCache(self._start_line)
         self._client = http.Client(url, f"Token {token}" if token else None, **connection)
         # The API of InfluxDB 1, which InfluxDB 2 and 3 have too.
         self._path = "/write?" + urlencode({"db": database, "precision": "ns"})
@@ -86,28 +88,31 @@ class Backend(base.Backend):
         return _reason_to_reject_measurement(name)
 
     def send(self, metrics: Sequence[Metric]) -> None:
-        body = "\n".join(map(self._format, metrics)).encode("utf-8")
-        response = self._client.post(self._path, body, "text/plain; charset=utf-8")
+        lines = "\n".join(
+            # Always a float: the first value decides on the type of the field.
+            f"{start}{repr(float(metric.value)).removesuffix('.0')} {metric.time}"
+            for start, metric in zip(self._starts.of_each(metrics), metrics)
+        )
+        response = self._client.post(self._path, lines.encode(), "text/plain; charset=utf-8")
         if response.status != 204:
             raise Unavailable(
                 f"unexpected response, HTTP {response.status}; is this an InfluxDB server?"
             )
 
-    def _format(self, metric: Metric) -> str:
-        """Return the line for a metric."""
+    def _start_line(self, name: str, labels: Mapping[str, str]) -> str:
+        """Return the line of a metric up to its value."""
         if self._measurement is None:
-            point = self._point(metric.name)
+            measurement, tags = name, labels
         else:
             # A tag keeps the series apart. With a field for each name, most would be empty.
-            point = self._point(self._measurement).tag(_NAME_TAG, metric.name)
-        for name, value in metric.labels.items():
-            point.tag(name, value)
-        # Always a float: the first value decides on the type of the field.
-        line: str = point.field("value", float(metric.value)).time(metric.time).to_line_protocol()
-        return line
+            measurement, tags = self._measurement, {**labels, _NAME_TAG: name}
+        words = [measurement.translate(_ESCAPED)]
+        for tag in sorted(tags.items()):  # in the order that InfluxDB advises
+            if all(tag):  # it rejects tags without a value
+                words.append("=".join(text.translate(_ESCAPED_IN_TAGS) for text in tag))
+        return ",".join(words) + " value="
 
 
-# https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
 def _reason_to_reject_measurement(name: str) -> Optional[str]:
     if _UNWRITABLE.search(name):
         return _unwritable(name)

@@ -2,16 +2,17 @@ import json
 import logging
 import re
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
 import click
 
 from benchmarkai.daemon.backends import base
-from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
-from benchmarkai.daemon.backends.http import TIMEOUT
+from benchmarkai.daemon.backends.base import TIMEOUT, Answer, Rejected, Unavailable
+from benchmarkai.daemon.backends.documents import Documents, encode_text
 from benchmarkai.daemon.log import log
-from benchmarkai.daemon.metric import Metric, document
+from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, pairs_option, secret_pairs_option
+from benchmarkai.daemon.series import SeriesCache
 
 _POLL = 0.1  # seconds between looks at the errors while messages are on their way
 _PURGE = 1.0  # seconds for the reports on messages that are given up
@@ -70,8 +71,7 @@ _ADVICE = {
     "_SSL": "check the settings ssl.* (--option and --option-file)",
 }
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_encode_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+_SEPARATORS = (",", ":")
 
 
 def _check_bootstrap(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -168,6 +168,8 @@ class Backend(base.Backend):
             **option_file,
             **_OWN,
         }
+        self._keys = SeriesCache(_make_key)
+        self._documents = Documents(separators=_SEPARATORS)
         self._producer: Any = None
         self._level = logging.WARNING
         try:
@@ -185,7 +187,11 @@ class Backend(base.Backend):
         def note_failure(error: Any, message: Any) -> None:
             failures[message.value()] = error
 
-        keys, values = _format(metrics)
+        keys = self._keys.of_each(metrics)
+        values = [
+            f'{document},"id":{encode_text(metric.id)}}}'.encode()
+            for metric, document in zip(metrics, self._documents.write(metrics))
+        ]
         rejected = []
         for index, metric in enumerate(metrics):
             milliseconds = metric.time // 10**6
@@ -357,20 +363,10 @@ class _Log:
         log.log(level, "librdkafka: " + text, facility, *arguments)
 
 
-def _format(metrics: Sequence[Metric]) -> Tuple[List[bytes], List[bytes]]:
-    """Return the keys and the values of the messages.
-
-    A key is compact JSON with sorted names, such as {"labels":{"run":"42"},"name":"loss"}.
-    """
-    keys: Dict[Tuple[str, int], bytes] = {}  # metrics with the same labels have the same object
-    values = []
-    for metric in metrics:
-        series = metric.name, id(metric.labels)
-        if series not in keys:
-            key = {"name": metric.name, "labels": metric.labels}
-            keys[series] = _encode_sorted(key).encode()
-        values.append(_encode({**document(metric), "id": metric.id}).encode())
-    return [keys[metric.name, id(metric.labels)] for metric in metrics], values
+def _make_key(name: str, labels: Mapping[str, str]) -> bytes:
+    """Return the key of a series, such as {"labels":{"run":"42"},"name":"loss"}."""
+    key = {"name": name, "labels": labels}
+    return json.dumps(key, separators=_SEPARATORS, sort_keys=True).encode()
 
 
 def _text(error: Exception) -> str:

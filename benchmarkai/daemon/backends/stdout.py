@@ -1,8 +1,8 @@
-import json
 from typing import Sequence
 
 from benchmarkai.daemon.backends import base
-from benchmarkai.daemon.metric import Metric, document
+from benchmarkai.daemon.backends.documents import Documents
+from benchmarkai.daemon.metric import Metric
 from benchmarkai.stdout import StdoutSink
 
 
@@ -15,10 +15,11 @@ class Backend(base.Backend):
     """
 
     def __init__(self) -> None:
+        self._documents = Documents()
         self._stdout = StdoutSink()
 
     def send(self, metrics: Sequence[Metric]) -> None:
-        lines = [json.dumps(document(metric)) + "\n" for metric in metrics]
+        lines = [document + "}\n" for document in self._documents.write(metrics)]
         try:
             # One by one, because a command may print to the same stdout.
             self._stdout.write(lines)

@@ -5,6 +5,8 @@ import json
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarkai.daemon import backends
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
@@ -57,6 +59,43 @@ def test_with_a_measurement_the_name_is_a_tag(start_server):
         b"my\\ metrics,metric=a\\ b\\,c\\=d value=1 1000000000000000000\n"
         b"my\\ metrics,gpu=0,metric=#b,run=42 value=0.5 1000000000000000000"
     ]
+
+
+@pytest.mark.slow  # importing influxdb_client takes most of it
+@pytest.mark.parametrize("measurement", [None, "a, b=\\c"])
+def test_lines_are_those_that_influxdb_client_writes(start_server, measurement):
+    influxdb_client = pytest.importorskip("influxdb_client", reason="pip install influxdb-client")
+    proxy = start_server(Proxy, None, lambda number: (204, {}))
+    backend = make_backend(proxy.url, measurement)
+    texts = st.text("ab\\,= \"'#.0{}\0\x7f\xa0ß\u2028😀", max_size=5)
+    names = texts.filter(lambda name: name and not backend.reason_to_reject_name(name))
+    labels = st.dictionaries(texts, texts, max_size=4)
+    metrics = st.builds(
+        metric,
+        names,
+        st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**308), 10**308),
+        labels.filter(lambda labels: not backend.reason_to_reject_labels(labels)),
+        st.integers(0, 2**63 - 1),
+    )
+
+    def expected_line(metric):
+        point = influxdb_client.Point(measurement or metric.name)
+        if measurement:
+            point.tag("metric", metric.name)
+        for name, value in metric.labels.items():
+            point.tag(name, value)
+        return point.field("value", float(metric.value)).time(metric.time).to_line_protocol()
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(metrics, min_size=1, max_size=5))
+    def check(metrics):
+        backend.send(metrics)
+        body = proxy.bodies.pop()
+        if body.startswith(b"\x1f\x8b"):
+            body = gzip.decompress(body)
+        assert body.decode().split("\n") == [expected_line(metric) for metric in metrics]
+
+    check()
 
 
 @pytest.mark.parametrize("status", [200, 202])
