@@ -359,7 +359,7 @@ CONFLICT = (
 @both
 def test_another_value_of_the_same_time_is_rejected_by_a_time_series(cluster, time_series, name):
     backend = make(name, cluster, data_stream="x", no_ids=True)
-    one, two = metric("a", 1), metric("a", 2)._replace(id="another")
+    one, two = metric("a", 1), metric("a", 2)._replace(own_id="another")
     assert backend.send([one, two, metric("b")]).rejected == [(two, CONFLICT)]
     assert [document["value"] for document in cluster.documents] == [1, 1]
 

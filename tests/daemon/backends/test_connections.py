@@ -376,7 +376,7 @@ def test_a_large_request_is_compressed_if_servers_of_that_kind_take_it(name, sta
         answer = (200, JSON, b'{"errors": false, "items": [' + items + b"]}")
     server = start_server(Proxy, None, lambda number: answer)
     backend = make_backend(name, server)
-    backend.send([METRIC._replace(id=str(n), name=f"name{n}") for n in range(100)])
+    backend.send([METRIC._replace(own_id=str(n), name=f"name{n}") for n in range(100)])
     body, headers = server.bodies[-1], server.headers[-1]
     if name == "prometheus":
         assert headers["Content-Encoding"] is None
