@@ -327,6 +327,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STREAMS))
 def test_a_hostile_stream_takes_little_memory_and_costs_no_good_record(name):
     blocks, small, full = STREAMS[name]

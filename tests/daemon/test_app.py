@@ -106,6 +106,7 @@ def test_nothing_is_left_of_a_complete_run(tmp_path):
     assert (result["code"], result["waiting"], left) == (0, 0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend, failure, waiting, left",
     [
@@ -405,6 +406,7 @@ def test_metrics_for_the_same_server_are_not_told(start_daemon, tmp_path):
     assert "WARNING" not in daemon.stop().err
 
 
+@pytest.mark.slow
 def test_retry_refused_sends_rejected_metrics_again(start_daemon, tmp_path):
     entries = [
         {"time": 10**18, "name": "old", "value": 1, "labels": {"run": "1"}, "reason": "bad"},

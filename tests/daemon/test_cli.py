@@ -190,6 +190,7 @@ def test_background_processes_of_the_command_are_not_waited_for():
 # Arguments, options and variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -257,6 +258,7 @@ def test_the_help_lists_the_backends(option):
     assert [line.split()[0] for line in commands.splitlines()] == [*backends.NAMES, "status"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_every_backend_has_help_with_an_example(name):
     result = run_daemon(name, "--help")
@@ -266,6 +268,7 @@ def test_every_backend_has_help_with_an_example(name):
     assert "Exit codes:" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_every_backend_and_option_is_in_the_readme(name):
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:

@@ -140,6 +140,7 @@ def check_that_no_other_signal_comes(shell, daemon_id):
 # Signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP])
 def test_a_signal_from_another_process_reaches_a_command_on_the_same_terminal(
@@ -152,6 +153,7 @@ def test_a_signal_from_another_process_reaches_a_command_on_the_same_terminal(
     end(shell, daemon_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key, name", [("\x03", "SIGINT"), ("\x1c", "SIGQUIT")])
 @pytest.mark.parametrize("wrapper", [[], IN_OWN_GROUP, ["setsid"]])
 def test_a_key_reaches_the_command_once(shell, key, name, wrapper):

@@ -349,6 +349,7 @@ def test_corruption_that_only_the_first_queries_find_is_salvaged(path):
         assert spool.waiting() >= len(PAIRS)
 
 
+@pytest.mark.slow
 def test_a_death_during_a_salvage_loses_nothing(tmp_path):
     def prepare(folder):
         with spool_at(folder + "/spool") as spool:
@@ -448,6 +449,7 @@ def test_a_death_while_a_spool_of_layout_1_is_taken_over_loses_nothing(tmp_path)
         check_layout_1_is_taken_over(folder + "/spool")
 
 
+@pytest.mark.slow
 def test_a_death_at_any_statement_of_the_change_of_layout_loses_nothing(tmp_path, monkeypatch):
     real_connect = sqlite3.connect
     for number in itertools.count(1):

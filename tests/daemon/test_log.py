@@ -77,6 +77,7 @@ for secret in ("pä  €", "qwertz", SECRET, "qwertz==", "abcd", "xyz"):
 """.replace("SECRET", repr(SECRET))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message, logged",
     [

@@ -35,6 +35,7 @@ def test_a_name_may_end_in_labels(text, name, labels):
     assert split_name(text) == (name, labels)
 
 
+@pytest.mark.slow
 def test_labels_are_those_that_prometheus_reads():
     parser = pytest.importorskip("prometheus_client.parser", reason="pip install prometheus-client")
     values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"))

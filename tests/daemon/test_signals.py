@@ -174,6 +174,7 @@ def test_handlers_that_somebody_else_sets_meanwhile_stay(handlers):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", sorted(STOP_SIGNALS))
 def test_without_a_command_a_signal_to_stop_ends_the_daemon_in_order(start_daemon, number):
     daemon = start_daemon("stdout", "--flush-interval", "100")

@@ -27,6 +27,7 @@ def failure_of(seed):
     return None
 
 
+@pytest.mark.slow
 def test_no_history_breaks_a_promise():
     for seed in range(SEEDS):
         check_seed(seed)
