@@ -335,6 +335,15 @@ def test_the_key_is_that_of_the_name_and_the_labels(mock):
     }
 
 
+def test_a_message_is_compact_json(mock):
+    assert make_backend(mock).send([Metric('1"', 10**18, "ä", 0.5, {"x": "1", "b": "2"})]) is None
+    (message,) = messages_in(mock)
+    assert message.value() == (
+        b'{"time":"2001-09-09T01:46:40.000000000Z","name":"\\u00e4","value":0.5,'
+        b'"labels":{"x":"1","b":"2"},"id":"1\\""}'
+    )
+
+
 def murmur2(data):
     """Return the hash by which the Java clients choose a partition.
 
