@@ -2,7 +2,7 @@
 
 from benchmarkai._compat import PY2, Mapping
 from benchmarkai.errors import short_repr
-from benchmarkai.metrics import check_unique, encode
+from benchmarkai.metrics import check_unique, encode, fill_template, make_template
 from benchmarkai.settings import open_sink
 
 TYPE_CHECKING = False
@@ -35,10 +35,15 @@ def emit(metrics):
         _sinks.append(open_sink())
     sink = _sinks[0]  # the first one, even if several threads came here at the same time
     if type(metrics) is dict and not PY2:
-        pairs = list(metrics.items())  # a copy: another thread may add to the dict
+        metrics = metrics.copy()  # another thread may add to it
+        line = fill_template(metrics, sink.max_line_size)
+        if line is not None:
+            return sink.write_line(line)
+        lines = encode(metrics.items(), sink.max_line_size)
+        make_template(metrics)
     else:
-        pairs = _pairs_of(metrics)
-    sink.write(encode(pairs, sink.max_line_size))
+        lines = encode(_pairs_of(metrics), sink.max_line_size)
+    return sink.write(lines)
 
 
 def _pairs_of(metrics):

@@ -146,6 +146,8 @@ import os, sys
 from benchmarkai import emit
 os.environ.update(%r)
 
+%s
+
 def trace(frame, event, argument):
     global left
     if "benchmarkai" not in frame.f_code.co_filename:
@@ -176,12 +178,13 @@ print(line - 1)
 """
 
 
-@pytest.mark.parametrize("when", ["before the import", "after the import"])
+@pytest.mark.parametrize("when", ["before the import", "after the import", "after an emit"])
 @pytest.mark.parametrize("mode", ["stdout", "fifo"])
-def test_a_signal_handler_may_emit_anywhere_in_the_first_emit(fifo, tmpdir, mode, when):
+def test_a_signal_handler_may_emit_anywhere_in_an_emit(fifo, tmpdir, mode, when):
     variables = dict(fifo.env(), BENCHMARK_AI=mode)
     late = variables if when == "after the import" else {}
-    result = run_python(AT_EACH_LINE % late, env=None if late else variables)
+    before = "emit({'program': 0})" if when == "after an emit" else ""
+    result = run_python(AT_EACH_LINE % (late, before), env=None if late else variables)
     assert result.code == 0, result.err
     text = result.out + fifo.read()
     count = int([line for line in result.out.splitlines() if line.isdigit()][-1])
@@ -191,7 +194,7 @@ def test_a_signal_handler_may_emit_anywhere_in_the_first_emit(fifo, tmpdir, mode
     assert told == 0 or (mode, when) == ("fifo", "after the import")
     lines = [line for line in text.splitlines() if line.startswith("{")]
     assert lines.count('{"program": 1}') == 1
-    assert len([line for line in lines if "program" in line]) == count + 1
+    assert len([line for line in lines if "program" in line]) == count + 1 + bool(before)
     assert len([line for line in lines if "handler" in line]) == count - told
 
 
