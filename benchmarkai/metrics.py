@@ -111,14 +111,19 @@ def make_template(names):
     # type: (Dict[Any, Any]) -> None
     """Make the template for the names of a dict that encode() has accepted, unless they are long.
 
+    It is made when they come for the second time, because some names never come again.
+
     Python 3.4 cannot fill it, and Python 2 does not: its dict may hold a name twice.
     """
     key = "\n".join(names)
     if len(key) > _MAX_NAMES_LENGTH or key.count("\n") >= len(names):
         return
+    if key not in _templates:
+        if len(_templates) >= _MAX_TEMPLATES:
+            _templates.clear()
+        _templates[key] = b""  # which cannot be filled
+        return
     members = [_encode_name(name, None).replace("%", "%%") + "%a" for name in names]
-    if len(_templates) >= _MAX_TEMPLATES:
-        _templates.clear()
     _templates[key] = _join(members).encode("ascii")
 
 

@@ -291,8 +291,9 @@ python_3 = pytest.mark.skipif(PY2, reason="Python 2 has no templates")
 @python_3
 def test_the_cache_of_templates_is_bounded():
     for index in range(1000):
-        make_template({"name%d" % index: 1, "x" * 30: 1})
-        make_template({"x" * 2049 + str(index): 1})
+        for metrics in ({"name%d" % index: 1, "x" * 30: 1}, {"x" * 2049 + str(index): 1}):
+            make_template(metrics)
+            make_template(metrics)
     assert 0 < len(_templates) <= 128
     assert max(map(len, _templates)) <= 2048
 
@@ -302,15 +303,18 @@ def test_the_cache_of_templates_is_bounded():
 def test_a_template_is_filled_with_plain_floats_and_ints_only():
     _templates.clear()
     metrics = {"100%": -0.0, 'é"': 10**30}
-    assert fill_template(metrics) is None
-    make_template(metrics)
+    for _ in range(2):
+        assert fill_template(metrics) is None
+        make_template(metrics)
     assert fill_template(metrics) == encode_one_line(metrics).encode("ascii")
     for value in (True, float("nan"), float("-inf"), Celsius(0.5), Level(3), numpy.float64(0.5)):
         assert fill_template({"100%": 1, 'é"': value}) is None
     make_template({"a": 1, "b": 2})
+    make_template({"a": 1, "b": 2})
     assert fill_template({"a": 1, "b": 2}, 17) == b'{"a": 1, "b": 2}\n'
     assert fill_template({"a": 1, "b": 2}, 16) is None
     assert fill_template({"a\nb": 1}) is None
+    make_template({"c\nd": 1, "e": 2})
     make_template({"c\nd": 1, "e": 2})
     assert fill_template({"c": 1, "d\ne": 2}) is None
 
@@ -440,6 +444,7 @@ similar_names = strategies.text('ab%"\né', max_size=3) | strategies.sampled_fro
 )
 def test_a_filled_template_is_the_line_of_encode(metrics, max_line_size):
     if error_of(encode, [(name, 1) for name in metrics]) is None:
+        make_template(metrics)
         make_template(metrics)
     line = fill_template(metrics, max_line_size)
     if line is not None:
