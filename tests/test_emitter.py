@@ -6,7 +6,6 @@ import sys
 import pytest
 
 import benchmarkai
-from benchmarkai import emitter
 from benchmarkai._compat import PY2
 from tests.helpers import run_python
 
@@ -18,7 +17,7 @@ else:
 
 @pytest.fixture(autouse=True)
 def no_sink_yet(monkeypatch):
-    monkeypatch.setattr(emitter, "_sinks", [])
+    monkeypatch.setattr(benchmarkai, "_sinks", [])
 
 
 def test_the_package_exports_the_public_names_only():
@@ -221,7 +220,6 @@ def imported_by(code, *arguments):
 LIBRARY = {
     "benchmarkai",
     "benchmarkai._compat",
-    "benchmarkai.emitter",
     "benchmarkai.errors",
     "benchmarkai.metrics",
     "benchmarkai.settings",
