@@ -1,5 +1,3 @@
-import sys
+from benchmarkai.command.main import run
 
-from benchmarkai.command.main import main
-
-sys.exit(main())
+run()

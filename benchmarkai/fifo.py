@@ -181,7 +181,7 @@ class FifoSink(object):
         self._opened = []  # type: List[int]
         self._identities = ()  # type: Tuple[Tuple[int, int], ...]
         self._process = os.getpid()
-        self._forked = False
+        self._forked = not _HAS_FORK_HOOK  # perhaps
         self._reopen = False
         if _HAS_FORK_HOOK:
             os.register_at_fork(after_in_child=self._suspect)  # novm
@@ -190,6 +190,17 @@ class FifoSink(object):
         # type: () -> None
         self._forked = True
 
+    def write_line(self, line):
+        # type: (bytes) -> None
+        """Like write(), for one line."""
+        if not self._forked and not self._reopen:
+            try:
+                os.write(self._descriptor, line)
+                return
+            except EnvironmentError:
+                pass  # write() tries again, and finds out why
+        self.write([line.decode("ascii")])
+
     def write(self, lines):
         # type: (Sequence[str]) -> None
         """Write each of the lines (ASCII, at most max_line_size bytes, as encode() splits them).
@@ -197,18 +208,20 @@ class FifoSink(object):
         Raises FifoNotCreatedInTimeError, FifoNotReadInTimeError or NotAFifoError; FifoError if
         the system cannot open or write the pipe, for example because of its permissions.
         """
-        if self._forked or (not _HAS_FORK_HOOK and os.getpid() != self._process):
+        if self._forked and (_HAS_FORK_HOOK or os.getpid() != self._process):
             # Daemons close all descriptors, and open others that get their numbers.
             if not self._is_ours(self._descriptor):
                 self._forget(self._descriptor)
             self._process = os.getpid()
-            self._forked = False
+            self._forked = not _HAS_FORK_HOOK
         attempt = None
-        if self._reopen and not self._is_in_place():
-            attempt = _Attempt(self, lines)
-            self._open(attempt)
-        self._reopen = False
-        for index, line in enumerate(lines):
+        if self._reopen:
+            if not self._is_in_place():
+                attempt = _Attempt(self, lines)
+                self._open(attempt)
+            self._reopen = False
+        written = 0
+        for line in lines:
             data = line.encode("ascii")
             while True:
                 descriptor = self._descriptor
@@ -221,9 +234,10 @@ class FifoSink(object):
                 # traceback.
                 if attempt is None:
                     attempt = _Attempt(self, lines)
-                attempt.index = index
+                attempt.index = written
                 self._recover(failure, descriptor, attempt)
                 del failure  # its traceback refers to this frame: a reference cycle
+            written += 1
 
     def _recover(self, failure, descriptor, attempt):
         # type: (EnvironmentError, int, _Attempt) -> None

@@ -5,7 +5,7 @@ from benchmarkai.errors import short_repr, shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, Optional, Tuple, Union  # noqa: F401
+    from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union  # noqa: F401
 
 # Python 3.11 and newer convert no integer with more digits, and older ones take ever longer.
 MAX_DIGITS = 4300
@@ -31,6 +31,12 @@ _SHORT_ESCAPES = {
 _prefixes = {}  # type: Dict[Any, str]
 _MAX_PREFIXES = 1024
 _MAX_PREFIX_LENGTH = 256
+
+# Encoded lines with %a in place of the numbers, by their names joined with newlines. Names that
+# contain one have none: if they join to the text of others, they are too few for that template.
+_templates = {}  # type: Dict[str, bytes]
+_MAX_TEMPLATES = 128
+_MAX_NAMES_LENGTH = 2048
 
 _unicode = text_types[1]
 
@@ -75,10 +81,55 @@ def encode(pairs, max_line_size=None):
         members.append(_encode_name(name, value) + number)
     if not members:
         raise ValueError(_NO_METRICS)
-    line = "{" + ", ".join(members) + "}\n"
+    line = _join(members)
     if max_line_size is None or len(line) <= max_line_size:
         return [line]
     return _split(members, max_line_size)
+
+
+def fill_template(metrics, max_line_size=None):
+    # type: (Dict[Any, Any], Optional[int]) -> Optional[bytes]
+    """Return the line that encode() returns for the items of a dict, or None: encode() decides.
+
+    It needs a template for the names, and plain floats and ints.
+    """
+    try:
+        # The names are joined as text, whatever a subclass of str says of itself.
+        template = _templates["\n".join(metrics)]
+        values = tuple(metrics.values())
+        for value in values:
+            # The difference is NaN for NaN and infinities.
+            if type(value) is not float and type(value) is not int or value - value != 0.0:
+                return None
+        line = template % values
+    except (KeyError, TypeError, ValueError):
+        return None  # there is no template, a name is not text, or an int has too many digits
+    return line if max_line_size is None or len(line) <= max_line_size else None
+
+
+def make_template(names):
+    # type: (Dict[Any, Any]) -> None
+    """Make the template for the names of a dict that encode() has accepted, unless they are long.
+
+    It is made when they come for the second time, because some names never come again.
+
+    Python 3.4 cannot fill it, and Python 2 does not: its dict may hold a name twice.
+    """
+    key = "\n".join(names)
+    if len(key) > _MAX_NAMES_LENGTH or key.count("\n") >= len(names):
+        return
+    if key not in _templates:
+        if len(_templates) >= _MAX_TEMPLATES:
+            _templates.clear()
+        _templates[key] = b""  # which cannot be filled
+        return
+    members = [_encode_name(name, None).replace("%", "%%") + "%a" for name in names]
+    _templates[key] = _join(members).encode("ascii")
+
+
+def _join(members):
+    # type: (Sequence[str]) -> str
+    return "{" + ", ".join(members) + "}\n"
 
 
 def check(pairs):
@@ -122,10 +173,10 @@ def _split(members, max_line_size):
                 % (shorten(member), len(member), room)
             )
         if used + len(member) > room:
-            lines.append("{" + ", ".join(members[first:index]) + "}\n")
+            lines.append(_join(members[first:index]))
             first, used = index, 0
         used += len(member) + len(", ")
-    lines.append("{" + ", ".join(members[first:]) + "}\n")
+    lines.append(_join(members[first:]))
     return lines
 
 

@@ -53,11 +53,15 @@ class StdoutSink(object):
         Raises OSError (IOError on Python 2) if stdout is closed, full, or has no reader. Its
         attribute `written` is the number of bytes that had been written.
         """
-        text = lines[0] if len(lines) == 1 else "".join(lines)
+        self.write_line("".join(lines).encode("ascii"))
+
+    def write_line(self, data):
+        # type: (bytes) -> None
+        """Like write(), for one line."""
         while True:
             stream = sys.stdout
             try:
-                return self._write(stream, text)
+                return self._write(stream, data)
             except (EnvironmentError, ValueError) as error:
                 closed = _is_closed(stream)
                 if not closed and not isinstance(error, EnvironmentError):
@@ -80,8 +84,8 @@ class StdoutSink(object):
             failure.written = written  # type: ignore[attr-defined]
             raise failure
 
-    def _write(self, stream, text):
-        # type: (Any, str) -> None
+    def _write(self, stream, data):
+        # type: (Any, bytes) -> None
         known, encoding, attributes, raw, atomic_size = self._target
         changed = (
             stream is not known
@@ -90,7 +94,7 @@ class StdoutSink(object):
         )
         if (
             not (changed or self._cut or self._alone)
-            and len(text) <= atomic_size
+            and len(data) <= atomic_size
             and _is_blocking(raw.fileno())
         ):
             # Nearly all calls; the same as in the other way, in short.
@@ -99,8 +103,7 @@ class StdoutSink(object):
             except RuntimeError as error:
                 if not _is_reentrant(error):
                     raise
-                return self._write_with_care(stream, text, raw, atomic_size)
-            data = text.encode("ascii")
+                return self._write_with_care(stream, data, raw, atomic_size)
             count = raw.write(data)
             if count != len(data):
                 self._write_rest(stream, raw, data, count or 0)
@@ -111,7 +114,7 @@ class StdoutSink(object):
                 attributes = getattr(stream, "__dict__", ())
                 atomic_size = sys.maxsize if self._alone else _atomic_size(raw)
                 self._target = (stream, stream.encoding, attributes, raw, atomic_size)
-        return self._write_with_care(stream, text, raw, atomic_size)
+        return self._write_with_care(stream, data, raw, atomic_size)
 
     def _write_rest(self, stream, raw, data, written):
         # type: (Any, Any, bytes, int) -> None
@@ -125,28 +128,28 @@ class StdoutSink(object):
         # type: (Any, Any) -> None
         self._cut = self._cut[-15:] + [_file_of(stream, raw)]
 
-    def _write_with_care(self, stream, text, raw, atomic_size):
-        # type: (Any, str, Any, int) -> None
+    def _write_with_care(self, stream, data, raw, atomic_size):
+        # type: (Any, bytes, Any, int) -> None
         cut = bool(self._cut) and _file_of(stream, raw) in self._cut
         if cut:
-            text = "\n" + text
+            data = b"\n" + data
         try:
             if not self._alone and hasattr(stream, "flush"):
                 # Also before the stream gets the line: if it is busy, it says so now.
                 _wait_in(stream, stream.flush)
             if raw is None:
-                _wait_in(stream, lambda: _write_to_stream(stream, text))
+                _wait_in(stream, lambda: _write_to_stream(stream, data))
             else:
-                self._write_to_file(raw, text, atomic_size)
+                self._write_to_file(raw, data, atomic_size)
         except RuntimeError as error:
             if raw is None or not _is_reentrant(error) or get_ident() in self._writing:
                 raise
             # A signal handler has interrupted a print(), and cannot know how much of its text is
             # out: the metrics get a line of their own.
-            self._write_to_file(raw, text if cut else "\n" + text, atomic_size)
+            self._write_to_file(raw, data if cut else b"\n" + data, atomic_size)
         except BaseException as error:
             written = getattr(error, "written", None)  # None: unknown
-            if written if written is not None else raw is None or len(text) > atomic_size:
+            if written if written is not None else raw is None or len(data) > atomic_size:
                 self._remember_cut(stream, raw)
             if cut and written:
                 error.written = written - 1  # type: ignore[attr-defined]
@@ -154,9 +157,8 @@ class StdoutSink(object):
         if cut:
             self._cut = [file for file in self._cut if file != _file_of(stream, raw)]
 
-    def _write_to_file(self, raw, text, atomic_size):
-        # type: (Any, str, int) -> None
-        data = text.encode("ascii")
+    def _write_to_file(self, raw, data, atomic_size):
+        # type: (Any, bytes, int) -> None
         if len(data) <= atomic_size:
             write_all(raw, data)
         else:
@@ -176,14 +178,14 @@ class StdoutSink(object):
             self._writing.remove(thread)
 
 
-def _write_to_stream(stream, text):
-    # type: (Any, str) -> None
+def _write_to_stream(stream, data):
+    # type: (Any, bytes) -> None
     try:
-        stream.write(text)
+        stream.write(data if PY2 else data.decode("ascii"))
     except TypeError:
         if not PY2:
             raise
-        stream.write(text.decode("ascii"))  # as the module io wants it
+        stream.write(data.decode("ascii"))  # as the module io wants it
     try:
         if hasattr(stream, "flush"):
             stream.flush()

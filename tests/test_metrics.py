@@ -7,12 +7,21 @@ import decimal
 import fractions
 import json
 import math
+import sys
 import warnings
 
 import pytest
 
 from benchmarkai._compat import PY2
-from benchmarkai.metrics import _prefixes, check, check_unique, encode
+from benchmarkai.metrics import (
+    _prefixes,
+    _templates,
+    check,
+    check_unique,
+    encode,
+    fill_template,
+    make_template,
+)
 
 if PY2:
     from UserString import UserString
@@ -276,6 +285,40 @@ def test_the_cache_of_names_is_bounded():
     assert max(map(len, _prefixes)) <= 256
 
 
+python_3 = pytest.mark.skipif(PY2, reason="Python 2 has no templates")
+
+
+@python_3
+def test_the_cache_of_templates_is_bounded():
+    for index in range(1000):
+        for metrics in ({"name%d" % index: 1, "x" * 30: 1}, {"x" * 2049 + str(index): 1}):
+            make_template(metrics)
+            make_template(metrics)
+    assert 0 < len(_templates) <= 128
+    assert max(map(len, _templates)) <= 2048
+
+
+@python_3
+@pytest.mark.skipif(sys.version_info < (3, 5), reason="Python 3.4 cannot fill templates")
+def test_a_template_is_filled_with_plain_floats_and_ints_only():
+    _templates.clear()
+    metrics = {"100%": -0.0, 'é"': 10**30}
+    for _ in range(2):
+        assert fill_template(metrics) is None
+        make_template(metrics)
+    assert fill_template(metrics) == encode_one_line(metrics).encode("ascii")
+    for value in (True, float("nan"), float("-inf"), Celsius(0.5), Level(3), numpy.float64(0.5)):
+        assert fill_template({"100%": 1, 'é"': value}) is None
+    make_template({"a": 1, "b": 2})
+    make_template({"a": 1, "b": 2})
+    assert fill_template({"a": 1, "b": 2}, 17) == b'{"a": 1, "b": 2}\n'
+    assert fill_template({"a": 1, "b": 2}, 16) is None
+    assert fill_template({"a\nb": 1}) is None
+    make_template({"c\nd": 1, "e": 2})
+    make_template({"c\nd": 1, "e": 2})
+    assert fill_template({"c": 1, "d\ne": 2}) is None
+
+
 def test_metrics_that_exceed_a_line_take_as_few_lines_as_possible_in_order():
     pairs = list(("name%03d" % index, index) for index in range(100))
     lines = encode(pairs, 50)
@@ -387,3 +430,22 @@ def test_check_raises_the_error_that_encode_raises(pairs):
     assert error_of(encode, pairs) == error
     # Once more, now that the good names are in the cache.
     assert error_of(check, pairs) == error
+
+
+similar_names = strategies.text('ab%"\né', max_size=3) | strategies.sampled_from(
+    [AnyCase("A"), AnyCase("a"), Markup("a"), Markup('a"b'), b"a", 1, True, None, ("a",)]
+)
+
+
+@python_3
+@hypothesis.given(
+    strategies.dictionaries(similar_names, values | strategies.floats(), max_size=3),
+    strategies.sampled_from([None, 12, 40]),
+)
+def test_a_filled_template_is_the_line_of_encode(metrics, max_line_size):
+    if error_of(encode, [(name, 1) for name in metrics]) is None:
+        make_template(metrics)
+        make_template(metrics)
+    line = fill_template(metrics, max_line_size)
+    if line is not None:
+        assert [line.decode("ascii")] == encode(metrics.items(), max_line_size)

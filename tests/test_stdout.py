@@ -17,7 +17,6 @@ import tty
 import pytest
 
 import benchmarkai
-from benchmarkai import emitter
 from benchmarkai._compat import PY2
 from tests.helpers import (
     FULL,
@@ -37,7 +36,7 @@ PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 @pytest.fixture
 def no_sink_yet(monkeypatch):
-    monkeypatch.setattr(emitter, "_sinks", [])
+    monkeypatch.setattr(benchmarkai, "_sinks", [])
 
 
 def test_the_line_goes_to_stdout_and_nothing_to_stderr():

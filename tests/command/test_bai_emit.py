@@ -21,6 +21,7 @@ import time
 import pytest
 
 import benchmarkai
+from benchmarkai._compat import PY2
 from tests.helpers import (
     BAI_EMIT,
     NOT_MEASURED,
@@ -522,6 +523,76 @@ def test_a_file_that_ends_in_the_middle_of_a_line_gets_a_new_one(tmpdir, argumen
         assert (result.code, result.err) == (0, "")
         assert log.read() == '{"resnet.lo\n' + LINE * (1 if arguments else 2)
         log.remove()
+
+
+PROGRAM = os.path.join(ROOT, "bin", "bai-emit")
+
+
+@pytest.mark.parametrize("program", [[PROGRAM], ["-m", "benchmarkai"]])
+def test_a_call_ends_without_the_end_of_the_interpreter(program):
+    command = [sys.executable, "-v"]  # Python says what it does at its end
+    if not PY2:  # whose virtual environments need it
+        command.append("-S")  # without what the environment loads
+    result = run(command + program + ["a=0.5"], cwd=ROOT)
+    assert (result.code, result.out) == (0, LINE)
+    assert "# clear" not in result.err
+    assert "# clear" in run(command + ["-c", "pass"]).err
+
+
+@pytest.mark.parametrize(
+    "options, at_start, stdin, expected",
+    [
+        ([], "import atexit, os; atexit.register(os.write, 2, b'the end')", b"", "the end"),
+        (
+            [],
+            "import os, threading; main = threading.current_thread()\n"
+            "def wait(): main.join(); os.write(2, b'the end')\n"
+            "threading.Thread(target=wait).start()\n",
+            b"",
+            "the end",
+        ),
+        (["-i"], "", b"import sys; sys.exit('the end')", "the end"),
+        (["-m", "cProfile"], "", b"", "function calls"),
+        (
+            [
+                "-c",
+                "import runpy, sys; del sys.argv[0]\n"
+                "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+                "except SystemExit: sys.stderr.write('the end')",
+            ],
+            "",
+            b"",
+            "the end",
+        ),
+    ],
+)
+def test_what_is_left_to_do_at_the_end_is_done(tmpdir, options, at_start, stdin, expected):
+    tmpdir.join("sitecustomize.py").write(at_start)
+    command = [sys.executable] + options + [PROGRAM, "a=0.5"]
+    result = run(command, stdin=stdin, env=dict(NOT_MEASURED, PYTHONPATH=str(tmpdir)))
+    assert LINE in result.out
+    assert expected in result.out + result.err
+
+
+@pytest.mark.parametrize("redirection", ["", ">/dev/full", ">&-", "2>&-", "2>/dev/full"])
+def test_buffered_output_ends_as_with_the_end_of_the_interpreter(tmpdir, fifo, redirection):
+    source = tmpdir.join("sitecustomize.py")
+    env = dict(fifo.env(), PYTHONPATH=str(tmpdir), PYTHONDONTWRITEBYTECODE="1", **NOT_MEASURED)
+    script = '"$0" "$1" a=0.5 ' + redirection
+    results = []
+    for first in ("", "import atexit\n"):
+        source.write(
+            first + "import sys\n"
+            "for stream in (sys.stdout, sys.stderr):\n"
+            "    try: stream.write('printed')\n"
+            "    except (AttributeError, EnvironmentError): pass  # closed\n"
+        )
+        result = run(["bash", "-c", script, sys.executable, PROGRAM], env=env)
+        # Python 2 says of a failed flush only in its second attempt.
+        results.append(result[:2] if PY2 else result)
+    assert results[0] == results[1]
+    assert results[0][1] == ("" if redirection.startswith(">") else "printed")
+    assert fifo.read() == LINE * 2
 
 
 hypothesis = pytest.importorskip("hypothesis")
