@@ -20,9 +20,9 @@ PLACE = b"\xff"
 _OTHER = b"\xfe"
 
 # Numbers that are valid in JSON and in words, and finite. Any other stays in the template.
-_NUMBER = rb"(-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,30}|)(?:[eE][-+]?[0-9]{1,2}|))"
-_NUMBER_OF_OBJECT = re.compile(rb'": ?' + _NUMBER)
-_NUMBER_OF_WORD = re.compile(rb"=" + _NUMBER)
+_NUMBER = r"(-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,30}|)(?:[eE][-+]?[0-9]{1,2}|))"
+_NUMBER_OF_OBJECT = re.compile((r'": ?' + _NUMBER).encode("ascii"))
+_NUMBER_OF_WORD = re.compile(("=" + _NUMBER).encode("ascii"))
 
 # The number with which a template is parsed.
 PROBE = "123456789012345678"
