@@ -7,6 +7,7 @@ other lines with the same template, only the numbers are read.
 
 import json
 import re
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 PLACE = b"\xff"
 _OTHER = b"\xfe"
 
-# Numbers that are valid in JSON and in words, and finite. Any other stays in the template.
-_NUMBER = r"(-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,30}|)(?:[eE][-+]?[0-9]{1,2}|))"
+# Numbers that are valid in JSON and in words, and finite. An integer is an int on Python 2 too: 18
+# digits if that has 64 bits. Any other number stays in the template.
+_NUMBER = r"(-?(?:0|[1-9][0-9]{0,%d})(?:\.[0-9]{1,30}|)(?:[eE][-+]?[0-9]{1,2}|))" % (
+    len(str(sys.maxsize)) - 2
+)
 _NUMBER_OF_OBJECT = re.compile((r'": ?' + _NUMBER).encode("ascii"))
 _NUMBER_OF_WORD = re.compile(("=" + _NUMBER).encode("ascii"))
 

@@ -5,7 +5,6 @@ metrics.encode() writes it), or None, which leaves all of it to the slow path. N
 anything.
 """
 
-import json
 import re
 import select
 
@@ -29,11 +28,10 @@ _OBJECT_NAME = _NAME % ((r" !#-\[\]-~",) * 2)
 _WORD_NAME = _NAME % (r"!#-<>-\[\]-z|}~", r"!#-<>-\[\]-~")
 _ENCODED_OBJECTS = re.compile(r'(?:\{"%s": %s\}\n)+\Z' % (_OBJECT_NAME, _NUMBER))
 _ENCODED_WORDS = re.compile(r"(?:%s=%s\n)+\Z" % (_WORD_NAME, _NUMBER))
+# Of 17 characters or more.
 _LONG_FLOAT = re.compile(r'": (?=.{18})(-?[0-9]*[.e][^}]*)\}\n')
 
 _MAX_NUMBER_LENGTH = 24  # of the repr() of a float, such as -1.2345678901234567e-100
-
-_encode_numbers = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_lines(data):
@@ -62,18 +60,17 @@ def encode_lines(data):
 
 def make_format(pairs):
     # type: (Sequence[Tuple[Any, Any]]) -> Optional[str]
-    """Return the line that encode() would write for the pairs, with %s in place of each number.
+    """Return the line that encode() would write for the pairs, with %r in place of each number.
 
-    None if it might not fit into a pipe, and had to be several lines.
+    None if it might not fit into a pipe, where it takes several lines.
     """
     (line,) = encode(pairs)
     if len(line) + _MAX_NUMBER_LENGTH * len(pairs) > select.PIPE_BUF:
         return None
-    return line.replace("%", "%%").replace(PROBE, "%s")
+    return line.replace("%", "%%").replace(PROBE, "%r")
 
 
 def format_lines(formats, numbers):
     # type: (Sequence[str], Sequence[bytes]) -> str
     """Return lines with their numbers as encode() would write them."""
-    text = _encode_numbers(parse_numbers(numbers))
-    return "".join(formats) % tuple(text[1:-1].split(","))
+    return "".join(formats) % tuple(parse_numbers(numbers))
