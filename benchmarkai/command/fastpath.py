@@ -28,8 +28,8 @@ _OBJECT_NAME = _NAME % ((r" !#-\[\]-~",) * 2)
 _WORD_NAME = _NAME % (r"!#-<>-\[\]-z|}~", r"!#-<>-\[\]-~")
 _ENCODED_OBJECTS = re.compile(r'(?:\{"%s": %s\}\n)+\Z' % (_OBJECT_NAME, _NUMBER))
 _ENCODED_WORDS = re.compile(r"(?:%s=%s\n)+\Z" % (_WORD_NAME, _NUMBER))
-# Of 17 characters or more.
-_LONG_FLOAT = re.compile(r'": (?=.{18})(-?[0-9]*[.e][^}]*)\}\n')
+_LONG_NUMBER_OF_OBJECT = re.compile(r'": (.{17,})\}')
+_LONG_NUMBER_OF_WORD = re.compile(r"=(.{17,})")
 
 _MAX_NUMBER_LENGTH = 24  # of the repr() of a float, such as -1.2345678901234567e-100
 
@@ -46,15 +46,19 @@ def encode_lines(data):
     except UnicodeDecodeError:
         return None
     if _ENCODED_WORDS.match(text):
+        numbers = _LONG_NUMBER_OF_WORD.findall(text)
         text = '{"' + text[:-1].replace("=", '": ').replace("\n", '}\n{"') + "}\n"
-    elif not _ENCODED_OBJECTS.match(text):
+    elif _ENCODED_OBJECTS.match(text):
+        numbers = _LONG_NUMBER_OF_OBJECT.findall(text)
+    else:
         return None
-    numbers = _LONG_FLOAT.findall(text)
     exact = list(map(repr, map(float, numbers)))
     if exact == numbers:
         return text
-    parts = _LONG_FLOAT.split(text)
-    parts[1::2] = ['": ' + number + "}\n" for number in exact]
+    parts = _LONG_NUMBER_OF_OBJECT.split(text)
+    parts[1::2] = [
+        '": ' + (new if "." in old or "e" in old else old) + "}" for old, new in zip(numbers, exact)
+    ]
     return "".join(parts)
 
 

@@ -205,6 +205,7 @@ def test_lines_that_encode_wrote_are_returned_as_they_are(first, second):
         b'{"loss": 0.42}\n{"loss": 1e-05}\n',
         b"loss=0.30000000000000004\n" * 300,
         b'{"loss": 12345678.912345678}\n' * 300,
+        b"loss=0.10000000000000001\nloss=-12345678901234567890\nloss=-1.0000000000000001e-05\n",
         ('{"%s": 1}\n' % ("x" * 200)).encode("ascii"),
     ],
 )
