@@ -1,23 +1,23 @@
-"""Many lines of a stream at once, at a fraction of the cost of one by one.
+"""Lines of a stream into the lines that encode() writes, many at once.
 
-The contract of each function: it returns exactly what the slow path gives for each line
-(records.py parses it, metrics.encode() writes it), or None, which leaves all of them to the slow
-path. It never rejects anything.
+Each function returns exactly what the slow path gives for each line (records.py parses it,
+metrics.encode() writes it), or None, which leaves all of it to the slow path. None rejects
+anything.
 """
 
 import re
+import select
 
-from benchmarkai._compat import decode_utf8
-from benchmarkai.jsonlines import parse_objects
+from benchmarkai.metrics import encode
+from benchmarkai.templates import PROBE, parse_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Optional, Sequence, Tuple, Union  # noqa: F401
+    from typing import Any, Optional, Sequence, Tuple  # noqa: F401
 
 # One metric on a line, whose name and number encode() would write in the same way. If a number has
 # up to 15 significant digits its form alone proves that, because a double keeps them; a longer one
-# must be compared with the repr() of its value. The lines are short enough for any pipe (POSIX:
-# 512 bytes).
+# is written again. The lines are short enough for any pipe (POSIX: 512 bytes).
 _NAME = r"[%s][%s]{0,199}"
 _NUMBER = (
     r"(?:-?(?!0\.0000)(?:0|[1-9][0-9]{0,15})\.(?:[0-9]{0,20}[1-9]|0)"
@@ -31,47 +31,50 @@ _ENCODED_WORDS = re.compile(r"(?:%s=%s\n)+\Z" % (_WORD_NAME, _NUMBER))
 _LONG_NUMBER_OF_OBJECT = re.compile(r'": (.{17,})\}')
 _LONG_NUMBER_OF_WORD = re.compile(r"=(.{17,})")
 
-# One word on a line, with a number in its plainest form.
-_PLAIN_WORD = re.compile(r"^(?!\{)(\S+)=(-?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,30})?)$", re.M | re.U)
-_BOM = b"\xef\xbb\xbf"
+_MAX_NUMBER_LENGTH = 24  # of the repr() of a float, such as -1.2345678901234567e-100
 
 
 def encode_lines(data):
     # type: (bytes) -> Optional[str]
-    """Return the lines that encode() would write, if each line is one metric in the same form.
+    """Return the lines that encode() would write, if each line is one metric in nearly that form.
 
-    That is a JSON object as encode() writes it, or a word with the same name and number.
+    That is a JSON object as encode() writes it, or a word with the same name and number; only a
+    long number may be different.
     """
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError:
         return None
     if _ENCODED_WORDS.match(text):
-        long_numbers = _LONG_NUMBER_OF_WORD.findall(text)
+        numbers = _LONG_NUMBER_OF_WORD.findall(text)
         text = '{"' + text[:-1].replace("=", '": ').replace("\n", '}\n{"') + "}\n"
     elif _ENCODED_OBJECTS.match(text):
-        long_numbers = _LONG_NUMBER_OF_OBJECT.findall(text)
+        numbers = _LONG_NUMBER_OF_OBJECT.findall(text)
     else:
         return None
-    return text if list(map(repr, map(float, long_numbers))) == long_numbers else None
-
-
-def parse_lines(data):
-    # type: (bytes) -> Optional[Sequence[Sequence[Tuple[Any, Any]]]]
-    """Return the (name, value) pairs of each line if they are all objects, or all plain words."""
-    if _BOM in data:
-        return None
-    return parse_objects(data) if data[:1] == b"{" else _parse_plain_words(data)
-
-
-def _parse_plain_words(data):
-    # type: (bytes) -> Optional[List[Tuple[Tuple[str, Union[int, float]]]]]
-    try:
-        words = _PLAIN_WORD.findall(decode_utf8(data))
-    except UnicodeDecodeError:
-        return None
-    if len(words) != data.count(b"\n"):
-        return None
-    return [
-        ((name, float(number) if fraction else int(number)),) for name, number, fraction in words
+    exact = list(map(repr, map(float, numbers)))
+    if exact == numbers:
+        return text
+    parts = _LONG_NUMBER_OF_OBJECT.split(text)
+    parts[1::2] = [
+        '": ' + (new if "." in old or "e" in old else old) + "}" for old, new in zip(numbers, exact)
     ]
+    return "".join(parts)
+
+
+def make_format(pairs):
+    # type: (Sequence[Tuple[Any, Any]]) -> Optional[str]
+    """Return the line that encode() would write for the pairs, with %r in place of each number.
+
+    None if it might not fit into a pipe, where it takes several lines.
+    """
+    (line,) = encode(pairs)
+    if len(line) + _MAX_NUMBER_LENGTH * len(pairs) > select.PIPE_BUF:
+        return None
+    return line.replace("%", "%%").replace(PROBE, "%r")
+
+
+def format_lines(formats, numbers):
+    # type: (Sequence[str], Sequence[bytes]) -> str
+    """Return lines with their numbers as encode() would write them."""
+    return "".join(formats) % tuple(parse_numbers(numbers))

@@ -9,6 +9,7 @@ from benchmarkai.command.lines import LineBuffer
 from benchmarkai.command.words import parse_words
 from benchmarkai.errors import short_repr
 from benchmarkai.jsonlines import MAX_RECORD_SIZE, parse_object
+from benchmarkai.templates import PLACE, Templates, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,19 +94,36 @@ class RecordReader(object):
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
         if self._object is None:
-            first = self.line
             text = fastpath.encode_lines(lines)
             if text is not None:
+                found = EncodedLines(self.line, text)
                 self.line += text.count("\n")
-                return [EncodedLines(first, text)]
-            parsed = fastpath.parse_lines(lines)
-            if parsed is not None:
-                self.line += len(parsed)
-                return [Record(first + index, pairs) for index, pairs in enumerate(parsed)]
+                return [found]
+        return self._parse_by_templates(lines)
+
+    def _parse_by_templates(self, data):
+        # type: (bytes) -> List[_Found]
+        """Return what is in runs of lines with known templates, and in the lines between them."""
+        templates, numbers = split(data)
+        formats = list(map(_formats.__getitem__, templates))
+        formats.append(None)  # the end of the last run
+        lines = []  # type: List[bytes]
         found = []  # type: List[_Found]
-        for line in lines[:-1].split(b"\n"):
-            found.extend(self._parse_line(line))
-            self.line += 1
+        start = used = 0  # the lines and the numbers that have been parsed
+        while start < len(templates):
+            end = formats.index(None, start)
+            if end > start and self._object is None:
+                count = b"".join(templates[start:end]).count(PLACE)
+                text = fastpath.format_lines(formats[start:end], numbers[used : used + count])
+                found.append(EncodedLines(self.line, text))
+            else:
+                end = start + 1
+                count = templates[start].count(PLACE)
+                lines = lines or data.split(b"\n")
+                found += self._parse_line(lines[start])
+            self.line += end - start
+            start = end
+            used += count
         return found
 
     def _parse_line(self, line):
@@ -276,3 +294,16 @@ def _parse(line, parse, *arguments):
 def _parse_line_of_words(text):
     # type: (str) -> Sequence[Tuple[Any, Any]]
     return parse_words([word for word in re.split("[\t\r ]", text) if word])
+
+
+def _parse_alone(line):
+    # type: (bytes) -> Sequence[Tuple[Any, Any]]
+    """Return the pairs of a line that is a record by itself, or none."""
+    pairs = []  # type: Sequence[Tuple[Any, Any]]
+    for found in RecordReader()._parse_line(line):
+        if isinstance(found, Record):
+            pairs = found.pairs
+    return pairs
+
+
+_formats = Templates(_parse_alone, fastpath.make_format)

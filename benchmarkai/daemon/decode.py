@@ -1,15 +1,17 @@
 """Lines from the pipe into metrics, or the reason why they are rejected. Pure functions."""
 
+import itertools
 from typing import List, NamedTuple, Sequence, Tuple
 
 from benchmarkai.daemon.metric import Value
 from benchmarkai.errors import short_repr
-from benchmarkai.jsonlines import parse_object, parse_objects
+from benchmarkai.jsonlines import parse_object
 from benchmarkai.metrics import check
+from benchmarkai.templates import PLACE, Templates, parse_numbers, split
 
 Pair = Tuple[str, Value]
 
-# Bytes that are decoded at once. A bad line makes all lines of its block take longer.
+# Bytes that are decoded at once.
 _BLOCK_SIZE = 1 << 16
 
 # The most records that are looked for on one line. Each search reads all of the line before it.
@@ -40,17 +42,18 @@ def decode(data: bytes) -> Tuple[List[Pair], List[RejectedLine]]:
 
 def _decode_block(data: bytes, accepted: List[Pair], rejected: List[RejectedLine]) -> None:
     """Append what is on the lines to the lists."""
-    # With a backslash in the data, a name may contain a lone surrogate.
-    objects = None if b"\\" in data else parse_objects(data)
-    if objects is not None:
-        try:
-            for pairs in objects:
-                check(pairs)
-            accepted.extend(pair for pairs in objects for pair in pairs)
-            return
-        except (TypeError, ValueError):
-            pass
-    for line in data.split(b"\n"):
+    templates, numbers = split(data)
+    values = iter(parse_numbers(numbers))
+    names = list(map(_names.__getitem__, templates))
+    if None not in names:
+        accepted.extend(zip(itertools.chain.from_iterable(names), values))
+        return
+    for line, template, names_of_line in zip(data.split(b"\n"), templates, names):
+        if names_of_line is not None:
+            accepted.extend(zip(names_of_line, values))
+            continue
+        for _ in range(template.count(PLACE)):
+            next(values)
         if line.strip():
             _decode_line(line, accepted, rejected)
 
@@ -96,3 +99,6 @@ def _parse(line: bytes) -> Sequence[Pair]:
                 f"the name {short_repr(name)} has half a character (a lone surrogate)"
             ) from None
     return pairs
+
+
+_names = Templates(_parse, lambda pairs: tuple(name for name, _ in pairs))

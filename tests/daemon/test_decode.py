@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarkai.daemon import decode as decode_module
 from benchmarkai.daemon.decode import decode
 
 
@@ -81,3 +82,26 @@ def test_a_fragment_may_have_one_byte():
     accepted, rejected = decode(b'x{"a": 1}\n')
     assert accepted == [("a", 1)]
     assert [each.line for each in rejected] == [b"x"]
+
+
+GOOD = b'{"a": 1, "b": 2.5}\n{"gr\\u00f6\\u00dfe": 1e-05}\n{"a":3}\n'
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"\xff", b"\x00", b"{}", b'{"a": 1e999}', b'{"a": 1}x', b'x{"a": 1}', b'{"a": 1}{"a": 2}']
+    + [b'{"a": \xff}', b'{"a\\":1": 2}', b'{"a": 007}', b'{"\\ud800": 1}', b"a=1"],
+)
+def test_of_many_lines_each_is_decoded_as_if_it_were_alone(odd):
+    lines = (GOOD + odd + b"\n" + GOOD).splitlines(True)
+    alone = [decode(line) for line in lines]
+    accepted, rejected = decode(b"".join(lines))
+    assert repr(accepted) == repr([pair for pairs, _ in alone for pair in pairs])
+    assert rejected == [each for _, bad in alone for each in bad]
+
+
+def test_an_odd_line_does_not_make_the_lines_around_it_slow(monkeypatch):
+    slow = []
+    monkeypatch.setattr(decode_module, "_decode_line", lambda line, *lists: slow.append(line))
+    decode(GOOD * 100 + b'\\\n{"a": 1' + b"\n" + GOOD * 100)
+    assert slow == [b"\\", b'{"a": 1']
