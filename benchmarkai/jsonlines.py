@@ -3,12 +3,13 @@
 import json
 import re
 
+from benchmarkai._compat import decode_utf8
 from benchmarkai.errors import short_repr
 from benchmarkai.metrics import MAX_DIGITS, check_unique
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Tuple  # noqa: F401
+    from typing import Any, List, Optional, Sequence, Tuple  # noqa: F401
 
 MAX_RECORD_SIZE = 1 << 20  # bytes
 
@@ -44,3 +45,36 @@ def parse_object(text):
             )
     check_unique(pairs)
     return pairs
+
+
+def parse_objects(data):
+    # type: (bytes) -> Optional[List[Sequence[Tuple[Any, Any]]]]
+    """Return what parse_object() returns for each line, or None if it must decide by itself.
+
+    data: whole lines. If each of them is one flat object, one call of the decoder reads them
+    all. No object can reach across the joint ",\\n" between a "}" and a "{": a string cannot
+    contain a newline, and only an array, which needs a "[", continues with an object after a
+    comma.
+    """
+    count = data.count(b"\n")
+    if (
+        len(data) > MAX_RECORD_SIZE
+        or data[:1] != b"{"
+        or data[-2:] != b"}\n"
+        or data.count(b"}\n{") != count - 1
+        or data.count(b"{") != count
+        or b"[" in data
+    ):
+        return None
+    try:
+        text = decode_utf8(data)
+        longest_line = max(map(len, text.split("\n")))
+        if longest_line > MAX_DIGITS and _LONG_INTEGER.search(text):
+            return None
+        objects = _decode("[" + text[:-1].replace("}\n{", "},\n{") + "]")
+        for pairs in objects:
+            if len(pairs) > 1:
+                check_unique(pairs)
+    except (ValueError, RuntimeError):  # one of them is bad: parse_object() finds out which
+        return None
+    return objects if len(objects) == count else None

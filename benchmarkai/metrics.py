@@ -138,9 +138,10 @@ def check(pairs):
     empty = True
     for name, value in pairs:
         empty = False
-        if type(value) is not float or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
+        kind = type(value)
+        if not (kind is float or kind is int) or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
             _encode_number(name, value)
-        if (type(name) is not str and type(name) is not _unicode) or name not in _prefixes:
+        if type(name) is not _unicode or not name:
             _encode_name(name, value)
     if empty:
         raise ValueError(_NO_METRICS)

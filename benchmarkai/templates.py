@@ -1,17 +1,19 @@
 """Many lines at once, at a fraction of the cost of one by one.
 
 A line is a template and numbers: '{"loss": 0.42}' is '{"loss":*}' and 0.42. Programs print the same
-few templates again and again. Each is parsed once, by the function that parses a line; of all
-other lines with the same template, only the numbers are read.
+few templates again and again. Each is parsed once, as the line that it is with a number in each
+place; of all other lines with the same template, only the numbers are read.
 """
 
 import json
 import re
 import sys
 
+from benchmarkai.jsonlines import parse_objects
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Sequence, Tuple, Union  # noqa: F401
+    from typing import Any, Callable, List, Optional, Sequence, Set, Tuple, Union  # noqa: F401
 
     _Pairs = Sequence[Tuple[Any, Any]]
 
@@ -30,11 +32,10 @@ _NUMBER_OF_WORD = re.compile(("=" + _NUMBER).encode("ascii"))
 
 # The number with which a template is parsed.
 PROBE = "123456789012345678"
-
-_MAX_LENGTH = 4096  # bytes of a template; a longer line is rare, and not much slower by itself
+_PROBE = PROBE.encode("ascii")
 
 # Bytes of all templates together, with about what Python needs for each.
-_MAX_SIZE = 1 << 19
+_MAX_SIZE = 1 << 20
 _OVERHEAD = 256
 
 # Bytes to split at once. More is one very long line, whose numbers would take much memory.
@@ -81,30 +82,60 @@ class Templates(dict):  # type: ignore[type-arg]
         self._make = make
         self._size = 0
 
-    def __missing__(self, template):
-        # type: (bytes) -> Any
-        if len(template) > _MAX_LENGTH:
-            return None
-        size = len(template) + _OVERHEAD
-        if self._size + size > _MAX_SIZE:
+    def of_each(self, templates):
+        # type: (Sequence[bytes]) -> List[Any]
+        try:
+            return list(map(self.__getitem__, templates))
+        except KeyError:
+            self._add(set(templates))
+            return list(map(self.get, templates))
+
+    def _add(self, templates):
+        # type: (Set[bytes]) -> None
+        """Add those that are new, as many as there is room for."""
+        new = [template for template in templates if template not in self]
+        if self._size + _size_of(new) > _MAX_SIZE:
             self.clear()
             self._size = 0
-        self._size += size
-        made = self[template] = self._parse_template(template)
-        return made
+            new = list(templates)
+        while _size_of(new) > _MAX_SIZE:
+            del new[len(new) // 2 :]
+        self._size += _size_of(new)
+        for template, pairs in zip(new, self._parse_each(new)):
+            self[template] = self._make_of(template, pairs)
 
-    def _parse_template(self, template):
-        # type: (bytes) -> Any
-        probe = PROBE.encode("ascii")
-        count = template.count(PLACE)
-        if not count or probe in template:
+    def _parse_each(self, templates):
+        # type: (Sequence[bytes]) -> Sequence[Optional[_Pairs]]
+        data = b"".join([template + b"\n" for template in templates]).replace(PLACE, _PROBE)
+        # With a backslash in the data, a name may contain a lone surrogate.
+        if b"\\" not in data:
+            objects = parse_objects(data)
+            if objects is not None:
+                return objects
+        return list(map(self._parse_line, data[:-1].split(b"\n")))
+
+    def _parse_line(self, line):
+        # type: (bytes) -> Optional[_Pairs]
+        try:
+            return self._parse(line)
+        except (TypeError, ValueError):
+            return None
+
+    def _make_of(self, template, pairs):
+        # type: (bytes, Optional[_Pairs]) -> Any
+        # Each value comes from a place, if nothing else in the template is that number. With as
+        # many values as places, each place is a value, and none is part of a name.
+        places = template.count(PLACE)
+        if not places or pairs is None or _PROBE in template:
+            return None
+        if [value for _, value in pairs] != [int(PROBE)] * places:
             return None
         try:
-            pairs = self._parse(template.replace(PLACE, probe))
-            # Each value comes from a place, because nothing else in the template is that number.
-            # With as many values as places, each place is a value, and none is part of a name.
-            if [value for _, value in pairs] == [int(PROBE)] * count:
-                return self._make(pairs)
+            return self._make(pairs)
         except (TypeError, ValueError):
-            pass
-        return None
+            return None
+
+
+def _size_of(templates):
+    # type: (Sequence[bytes]) -> int
+    return sum(map(len, templates)) + _OVERHEAD * len(templates)

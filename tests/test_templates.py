@@ -12,6 +12,14 @@ from benchmarkai.jsonlines import parse_object
 from benchmarkai.templates import PLACE, PROBE, Templates, parse_numbers, split
 
 
+def with_places(text):
+    return text.replace(b"*", PLACE)
+
+
+def with_probes(text):
+    return text.replace(b"*", PROBE.encode("ascii"))
+
+
 def make_templates(parsed=None):
     def parse(line):
         if parsed is not None:
@@ -41,16 +49,31 @@ def make_templates(parsed=None):
 )
 def test_lines_are_split_into_templates_and_numbers(data, lines, numbers):
     found, texts = split(data)
-    assert found == [line.replace(b"*", PLACE) for line in lines]
+    assert found == list(map(with_places, lines))
     assert repr(parse_numbers(texts)) == repr(numbers)
 
 
 def test_a_template_is_parsed_once():
     parsed = []
     found = make_templates(parsed)
-    template = b'{"a":' + PLACE + b', "b":' + PLACE + b"}"
-    assert [found[template], found[template]] == [["a", "b"]] * 2
-    assert parsed == [template.replace(PLACE, PROBE.encode("ascii"))]
+    for _ in range(2):
+        lines = [b" {}", with_places(b' {"a":*}')] * 2
+        assert found.of_each(lines) == [None, ["a"]] * 2
+    assert set(parsed) == {b" {}", with_probes(b' {"a":*}')} and len(parsed) == 2
+
+
+def test_objects_are_parsed_together():
+    parsed = []
+    found = make_templates(parsed)
+    lines = [b'{"a":*}', b'{"b":*, "c":*}', b'{"d": 1}']
+    assert found.of_each(list(map(with_places, lines))) == [["a"], ["b", "c"], None]
+    assert parsed == []
+
+
+def test_objects_are_parsed_one_by_one_if_one_is_bad():
+    found = make_templates()
+    lines = [b'{"a":*}', b'{"b":*', b'{"c":*}']
+    assert found.of_each(list(map(with_places, lines))) == [["a"], None, ["c"]]
 
 
 @pytest.mark.parametrize(
@@ -70,18 +93,28 @@ def test_a_template_is_parsed_once():
     ],
 )
 def test_a_template_whose_places_are_not_its_values_is_left_to_the_reader(template):
-    assert make_templates()[template.replace(b"*", PLACE)] is None
+    assert make_templates().of_each([with_places(template)]) == [None]
 
 
 def test_templates_take_bounded_memory():
     found = make_templates()
-    for number in range(3000):
-        assert found[('{"a%d":' % number).encode("ascii") + PLACE + b"}"] == ["a%d" % number]
-        if number % 300 == 0:
-            assert found[b"x" * (1000 + 10 * number)] is None
-            size = sum(len(template) + templates._OVERHEAD for template in found)
-            assert size <= templates._MAX_SIZE
-    assert len(found) > 100
+    known = [with_places(b'{"a":*}')]
+    for number in range(60):
+        lines = [with_places(('{"a%d":*}' % n).encode("ascii")) for n in range(number, 9000, 60)]
+        lines += known + [b"x" * (1000 + 10 * number)]
+        names = ["a%d" % n for n in range(number, 9000, 60)]
+        assert found.of_each(lines) == [[name] for name in names] + [["a"], None]
+        assert templates._size_of(found) == found._size <= templates._MAX_SIZE
+    assert len(found) > 150
+
+
+def test_of_more_templates_than_there_is_room_for_the_rest_is_left_to_the_reader():
+    found = make_templates()
+    lines = [with_places(('{"a%d":*}' % number).encode("ascii")) for number in range(9000)]
+    for number, name in enumerate(found.of_each(lines)):
+        assert name in (None, ["a%d" % number])
+    assert templates._size_of(found) == found._size <= templates._MAX_SIZE
+    assert 1000 < len(found) < 9000
 
 
 def test_a_very_long_line_is_not_split():
@@ -106,7 +139,8 @@ def test_a_line_is_its_template_with_its_numbers(metrics, compact):
     values = parse_numbers(texts)
     for each, template in zip(metrics, line_templates):
         count = template.count(PLACE)
-        if found[template] is not None:
-            assert repr(list(zip(found[template], values))[:count]) == repr(list(each.items()))
+        (found_names,) = found.of_each([template])
+        if found_names is not None:
+            assert repr(list(zip(found_names, values))[:count]) == repr(list(each.items()))
         del values[:count]
     assert values == []

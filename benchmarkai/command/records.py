@@ -105,7 +105,7 @@ class RecordReader(object):
         # type: (bytes) -> List[_Found]
         """Return what is in runs of lines with known templates, and in the lines between them."""
         templates, numbers = split(data)
-        formats = list(map(_formats.__getitem__, templates))
+        formats = _formats.of_each(templates)
         formats.append(None)  # the end of the last run
         lines = []  # type: List[bytes]
         found = []  # type: List[_Found]

@@ -44,7 +44,7 @@ def _decode_block(data: bytes, accepted: List[Pair], rejected: List[RejectedLine
     """Append what is on the lines to the lists."""
     templates, numbers = split(data)
     values = iter(parse_numbers(numbers))
-    names = list(map(_names.__getitem__, templates))
+    names = _names.of_each(templates)
     if None not in names:
         accepted.extend(zip(itertools.chain.from_iterable(names), values))
         return
@@ -101,4 +101,9 @@ def _parse(line: bytes) -> Sequence[Pair]:
     return pairs
 
 
-_names = Templates(_parse, lambda pairs: tuple(name for name, _ in pairs))
+def _names_of(pairs: Sequence[Pair]) -> Sequence[str]:
+    check(pairs)
+    return tuple(name for name, _ in pairs)
+
+
+_names = Templates(_parse, _names_of)

@@ -185,6 +185,7 @@ def test_an_object_that_exceeds_the_limit_is_rejected_once():
     assert bad == [(1, "the record is longer than 1048576 bytes: split it")]
 
 
+@pytest.mark.slow
 def test_no_part_of_a_nested_object_that_exceeds_the_limit_is_published():
     data = b'{"a": [\n' + b'{\n"name": 1\n},\n' * 200000 + b']}\n{"b": 2}\n'
     good, bad = read(data, 1 << 16)
@@ -310,6 +311,7 @@ nested = strategies.recursive(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(
     strategies.lists(
         strategies.tuples(strategies.dictionaries(names, nested, min_size=1, max_size=3), styles),
