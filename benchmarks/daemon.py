@@ -273,30 +273,34 @@ def measure_loads(lab, scale):
                     if running is None:
                         continue
                     pid, send = running
-                    share, peak, sent = _load(rate, send, pid, max(1, SECONDS * scale))
-                arrived = _rows_in(server) / sent
-            for column, value in zip(LOADS.columns, (share, peak, arrived)):
+                    found = _load(rate, send, pid, max(1, SECONDS * scale), server)
+            for column, value in zip(LOADS.columns, found):
                 figures.setdefault((row, column), []).append(value)
     return figures
 
 
-def _load(rate, send, pid, duration):
-    """Call send() with so many numbers a second.
+def _load(rate, send, pid, duration, server):
+    """Call send() with so many numbers a second, and wait for them to arrive in the server.
 
-    Returns the share of a core that the process takes, its peak memory, and how many were sent.
+    Returns the share of a core that the process takes, its peak memory, and the share of the
+    numbers that arrive.
     """
     before = _cpu_seconds(pid)
     started = time.monotonic()
+    total = round(rate * duration)
     sent = 0
-    while time.monotonic() < started + duration:
-        due = int((time.monotonic() - started) * rate)
+    while sent < total:
+        due = min(total, round((time.monotonic() - started) * rate))
         while sent < due:
             count = min(due - sent, 100)
             send(range(sent, sent + count))
             sent += count
         time.sleep(0.001)
-    time.sleep(2)  # what is still on its way is part of its work
-    return (_cpu_seconds(pid) - before) / duration, _peak_memory(pid), sent
+    arrived, earlier = _rows_in(server), -1
+    while earlier < arrived < total:
+        time.sleep(2)
+        arrived, earlier = _rows_in(server), arrived
+    return (_cpu_seconds(pid) - before) / duration, _peak_memory(pid), arrived / total
 
 
 class GraphiteVictoria(servers.VictoriaMetrics):
@@ -312,8 +316,8 @@ def _rows_in(server):
     return sum(map(int, re.findall(r"^vm_rows_inserted_total\{.*\} (\d+)$", text, re.MULTILINE)))
 
 
-# Each of these runs a program, and gives its process id and the function that sends it numbers. It
-# gives None if the program is not installed. What it holds at the end is in the server afterwards.
+# Each of these runs a program, and gives its process id and the function that sends it numbers, or
+# None if it is not installed.
 
 
 @contextlib.contextmanager

@@ -42,8 +42,9 @@ def show(values, unit):
     number, suffix = unit(median)
     if len(values) == 1:
         return number(median) + suffix
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{number(median)}{suffix} ({number(low)} to {number(high)})"
+    low, _, high = map(number, statistics.quantiles(values, n=4, method="inclusive"))
+    spread = "" if low == high else f" ({low} to {high})"
+    return number(median) + suffix + spread
 
 
 # A unit returns, for a value, the function that makes it and its quartiles into text, and what
@@ -101,7 +102,7 @@ def show_goals(goals, tables, figures):
         where = f": {worst[0]}" if len(measured) > 1 else ""
         bound = ("at least " if goal.is_least else "at most ") + show([goal.bound], unit)
         rows.append([goal.claim, bound, show(worst[1], unit) + where, "yes" if is_met else "no"])
-    return markdown(["goal", "", "measured; of several, the worst", "met?"], *rows)
+    return markdown(["goal", "wanted", "measured; of several, the worst", "met?"], *rows)
 
 
 def show_summary(summary, tables, figures):
@@ -112,13 +113,17 @@ def show_summary(summary, tables, figures):
         if not measured:
             continue
         unit = tables[claim.table].columns[claim.column]
-        shown = [show(values, unit) for _, values in sorted(measured, key=_median_of)]
-        rows.append([claim.claim, shown[0] if len(shown) == 1 else f"{shown[0]} to {shown[-1]}"])
+        if len(measured) == 1:
+            shown = show(measured[0][1], unit)
+        else:
+            medians = sorted(map(_median_of, measured))
+            shown = f"{show(medians[:1], unit)} to {show(medians[-1:], unit)}"
+        rows.append([claim.claim, shown])
     return markdown(["work", "measured"], *rows)
 
 
 def show_versions(versions):
-    return markdown(["measured with", ""], *map(list, versions.items()))
+    return markdown(["what", "version"], *map(list, versions.items()))
 
 
 def _find(claim, figures):

@@ -65,6 +65,8 @@ def main():
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; give some of: {', '.join(PARTS)}")
+    if arguments.update and arguments.parts:
+        parser.error("--update needs all parts: some tables have rows of each")
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     folder = tempfile.mkdtemp()
