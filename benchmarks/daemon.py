@@ -1,31 +1,149 @@
-"""The speed of bai-daemon, compared with collectd: python -m benchmarks.daemon prints two tables.
+"""bai-daemon on a core of its own: what it delivers, and what that and waiting take.
 
-Run by tox -e bench in the checkout, with the servers of the tests; needs collectd.
+The servers, and what writes to the pipe, are on another core.
 """
 
-import fcntl
+import contextlib
+import functools
 import os
 import re
-import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
+from typing import Any, Dict, NamedTuple, Sequence
 
-from benchmarkai.daemon.spool import Spool
+import pytest
+
+from benchmarks import report
+from benchmarks.lab import ROOT
+from benchmarks.processes import MEASURED, OTHER, pinned
 from tests.daemon.backends import servers
-from tests.daemon.harness import Daemon, run_daemon
-from tests.helpers import WAIT, bounded, finish, kill_leftovers, start, wait_until
+from tests.daemon.harness import Daemon
+from tests.helpers import WAIT, bounded, finish, kill, start, wait_until
 
-MANY, SOME = 1000000, 20000  # metrics for the real servers, and for the slow stand-ins
-SECONDS = 10  # for each rate
-RATES = (1000, 50000)  # metrics a second
-LIMIT = 600  # seconds for the longest steps
+ROUNDS = 3
+SECONDS = 10  # for which a load lasts, and a daemon is idle
+LIMIT = 300  # seconds for the longest steps
 
-COLLECTD = """
+
+class Sink:
+    """A server that accepts everything, and costs the daemon nothing."""
+
+    def __init__(self, folder, kind):
+        self.process = start(
+            [sys.executable, "-m", "benchmarks.sinks", kind], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        self.bootstrap = bounded(self.process.stdout.readline).decode().strip()
+        self.url = "http://" + self.bootstrap
+
+    def stop(self):
+        kill(self.process)
+
+
+HttpSink = functools.partial(Sink, kind="http")
+KafkaSink = functools.partial(Sink, kind="kafka")
+
+
+class Way(NamedTuple):
+    """From the pipe to a server.
+
+    count: metrics, for some seconds.
+    arguments, env: of bai-daemon, with what they need to know of the server in braces.
+    """
+
+    count: int
+    kind: Any
+    arguments: Sequence[str]
+    env: Dict[str, str] = {}
+
+    def arguments_for(self, server):
+        return [argument.format(server) for argument in self.arguments]
+
+    def env_for(self, server):
+        return {name: value.format(server) for name, value in self.env.items()}
+
+
+_INFLUXDB = ["influxdb", "--database=benchmarks", "--url={0.url}"]
+_ELASTICSEARCH = ["elasticsearch", "--url={0.url}"]
+_OPENSEARCH = ["opensearch", "--url={0.url}"]
+_OTLP = ["otlp", "--url={0.url}"]
+_KAFKA = ["kafka", "--bootstrap={0.bootstrap}"]
+
+INFLUXDB_SINK, VICTORIA = "`influxdb`, a sink", "`influxdb`, VictoriaMetrics"
+_WAYS = {
+    INFLUXDB_SINK: Way(500000, HttpSink, _INFLUXDB),
+    VICTORIA: Way(500000, servers.VictoriaMetrics, _INFLUXDB),
+    "`influxdb`, InfluxDB": Way(300000, servers.InfluxDB, _INFLUXDB),
+    "`elasticsearch`, a sink": Way(60000, HttpSink, _ELASTICSEARCH),
+    "`elasticsearch`, the stand-in noida-db": Way(20000, servers.Noida, _ELASTICSEARCH),
+    "`opensearch`, a sink": Way(60000, HttpSink, _OPENSEARCH),
+    "`opensearch`, the stand-in osmem": Way(5000, servers.Osmem, _OPENSEARCH),
+    "`otlp`, a sink": Way(200000, HttpSink, _OTLP),
+    "`otlp`, the stand-in oteltap": Way(
+        # It does not know gzip.
+        30000,
+        servers.Oteltap,
+        _OTLP,
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "none"},
+    ),
+    "`kafka`, librdkafka's mock": Way(200000, KafkaSink, _KAFKA),
+    "`kafka`, tansu": Way(100000, servers.Tansu, _KAFKA),
+    "`prometheus`, Pushgateway": Way(
+        200000, servers.Pushgateway, ["prometheus", "--gateway={0.url}"]
+    ),
+    "`cloudwatch`, the stand-in moto": Way(
+        10000,
+        servers.Moto,
+        ["cloudwatch", "--region=eu-west-1"],
+        {"AWS_ENDPOINT_URL": "{0.url}", **servers.AWS_CREDENTIALS},
+    ),
+    "`stdout`, a file": Way(400000, None, ["stdout"]),
+}
+
+
+def _rows(backend):
+    return [row for row in _WAYS if row.startswith(f"`{backend}`")]
+
+
+INFLUXDB, STDOUT, OTLP, KAFKA = map(_rows, ("influxdb", "stdout", "otlp", "kafka"))
+BULK = _rows("elasticsearch") + _rows("opensearch")
+RATE, CPU_RATE, MEMORY = "metrics a second", "in a second of its CPU time", "peak memory"
+
+RATES = report.Table(
+    "from the pipe to",
+    {RATE: report.rate, CPU_RATE: report.rate, MEMORY: report.mebibytes},
+    list(_WAYS),
+)
+
+SLOW, FAST = 1000, 50000
+CORE = "CPU time of a core"
+_LOADS = [
+    (f"{name}, {rate:,} a second", name, rate)
+    for rate in (SLOW, FAST)
+    for name in ("`bai-daemon`", "collectd", "Telegraf")
+]
+SLOW_LOAD, FAST_LOAD = (f"`bai-daemon`, {rate:,} a second" for rate in (SLOW, FAST))
+
+LOADS = report.Table(
+    "into VictoriaMetrics",
+    {
+        CORE: report.percent,
+        MEMORY: report.mebibytes,
+        "arrived": report.percent,
+    },
+    [row for row, _, _ in _LOADS],
+)
+
+WAKE_UPS = "wake-ups a second"
+IDLE = report.Table(
+    "a daemon without metrics", {WAKE_UPS: report.number}, ["`influxdb`", "`stdout`"]
+)
+
+_COLLECTD = """
 Hostname "bench"
 BaseDir "{folder}"
 PIDFile "{folder}/pid"
@@ -39,40 +157,85 @@ LoadPlugin write_graphite
 <Plugin write_graphite>
   <Node "victoria">
     Host "127.0.0.1"
-    Port "{port}"
+    Port "{server.graphite}"
   </Node>
 </Plugin>
 """
 
-
-def format_line(number):
-    return b'{"alexnet.layer%d": %r}\n' % (number % 50, 0.42 + number / 99991)
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_memory(pid):
-    """Return the most memory that the process has used so far, in MiB."""
-    with open(f"/proc/{pid}/status") as file:
-        return int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1)) / 1024
+_TELEGRAF = """
+[agent]
+  flush_interval = "1s"
+  metric_buffer_limit = 1000000
+[[inputs.socket_listener]]
+  service_address = "unix://{folder}/socket"
+  data_format = "influx"
+[[outputs.influxdb]]
+  urls = ["{server.url}"]
+  database = "benchmarks"
+  skip_database_creation = true
+"""
 
 
-def bytes_in(pipe):
-    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
-    return int.from_bytes(count, sys.byteorder)
+def measure_daemon(lab, scale):
+    """Return the figures of each table."""
+    # Servers, and this process, which writes.
+    with pinned(OTHER):
+        return {
+            "rate": measure_rates(lab, scale),
+            "load": measure_loads(lab, scale),
+            "idle": measure_idle(lab, scale),
+        }
 
 
-def pipe_to_spool(folder):
-    """Return the metrics a second, and the peak memory, while no server responds."""
-    arguments = ["influxdb", "--url", "http://127.0.0.1:9", "--database", "x"]
-    daemon = Daemon(folder, *arguments, "--shutdown-timeout", "0")
-    os.sched_setaffinity(daemon.pid, {0})
-    data = b"".join(map(format_line, range(MANY)))
-    pipe = os.open(daemon.path, os.O_RDWR)
+@contextlib.contextmanager
+def _running(lab, kind):
+    """Run a server. If it is not installed, note that and return None."""
+    folder = Path(tempfile.mkdtemp(dir=lab.folder))
+    try:
+        server = kind(folder)
+    except pytest.skip.Exception as missing:
+        lab.missing.add(str(missing))
+        yield None
+        return
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _start_daemon(lab, arguments, **options):
+    with pinned(MEASURED):
+        return Daemon(tempfile.mkdtemp(dir=lab.folder), *arguments, **options)
+
+
+def measure_rates(lab, scale, rows=RATES.rows):
+    figures = {}
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for row in rows:
+            kind = _WAYS[row].kind
+            server = kind and stack.enter_context(_running(lab, kind))
+            if server or not kind:
+                started[row] = server
+        for _ in range(max(1, int(ROUNDS * scale))):
+            for row, server in started.items():
+                way = _WAYS[row]
+                count = max(1000, int(way.count * scale))
+                found = deliver(lab, way.arguments_for(server), way.env_for(server), count)
+                for column, value in zip(RATES.columns, found):
+                    figures.setdefault((row, column), []).append(value)
+    return figures
+
+
+def deliver(lab, arguments, env, count):
+    """Let the daemon deliver metrics as fast as it can.
+
+    Returns their number in a second, and in a second of its CPU time, and its peak memory.
+    """
+    data = b"".join(map(_format_line, range(count)))
+    arguments = [*arguments, "--label=run=42", f"--shutdown-timeout={LIMIT}"]
+    daemon = _start_daemon(lab, arguments, env=env)
+    pipe = os.open(daemon.path, os.O_WRONLY)
 
     def write_all():
         position = 0
@@ -81,84 +244,98 @@ def pipe_to_spool(folder):
             os.write(pipe, data[position:end])
             position = end
 
+    cpu = _cpu_seconds(daemon.pid)
     started = time.monotonic()
     bounded(write_all, LIMIT)
-    wait_until(lambda: not bytes_in(pipe))
-    rate = MANY / (time.monotonic() - started)
     os.close(pipe)
-    peak = peak_memory(daemon.pid)
-    assert f"received {MANY}, " in daemon.stop().err
-    return rate, peak
-
-
-def spool_to_server(folder, count, *arguments):
-    """Return the metrics a second out of a full spool."""
-    path = str(folder / "spool")
-    with Spool(path, 1 << 40) as spool:
-        spool.begin({"run": "42"}, "a benchmark")
-        for first in range(0, count, 1000):
-            numbers = range(first, first + 1000)
-            spool.add([(f"alexnet.layer{n % 50}", n / 99991) for n in numbers])
-    options = ["--spool", path, "--shutdown-timeout", "300", "--batch-size", "5000"]
-    started = time.monotonic()
-    result = run_daemon(*arguments, *options, "--", "true", stdout=subprocess.DEVNULL, limit=LIMIT)
+    daemon.process.send_signal(signal.SIGTERM)  # it ends when all is delivered
+    peak = memory = _peak_memory(daemon.pid)
+    while memory:
+        peak = memory
+        time.sleep(0.005)
+        memory = _peak_memory(daemon.pid)
     seconds = time.monotonic() - started
-    assert f"delivered {count}, rejected 0, waiting 0" in result.err, result.err
-    return count / seconds
+    cpu = _cpu_seconds(daemon.pid) - cpu  # the kernel knows it until somebody waits for the process
+    result = daemon.wait()
+    assert f"received {count}, delivered {count}, rejected 0, waiting 0" in result.err, result.err
+    return count / seconds, count / cpu, peak
 
 
-def at_rate(rate, send, pid):
-    """Call send() with so many numbers a second.
+def measure_loads(lab, scale):
+    figures = {}
+    runs = {"`bai-daemon`": _daemon, "collectd": _collectd, "Telegraf": _telegraf}
+    for _ in range(max(1, int(ROUNDS * scale))):
+        for row, name, rate in _LOADS:
+            with _running(lab, GraphiteVictoria) as server:
+                if server is None:
+                    return {}
+                with runs[name](lab, server) as running:
+                    if running is None:
+                        continue
+                    pid, send = running
+                    found = _load(rate, send, pid, max(1, SECONDS * scale), server)
+            for column, value in zip(LOADS.columns, found):
+                figures.setdefault((row, column), []).append(value)
+    return figures
 
-    Returns the share of a core that the process takes, its peak memory, and how many were sent.
+
+def _load(rate, send, pid, duration, server):
+    """Call send() with so many numbers a second, and wait for them to arrive in the server.
+
+    Returns the share of a core that the process takes, its peak memory, and the share of the
+    numbers that arrive.
     """
-    before = cpu_seconds(pid)
+    before = _cpu_seconds(pid)
     started = time.monotonic()
+    total = round(rate * duration)
     sent = 0
-    while time.monotonic() < started + SECONDS:
-        due = int((time.monotonic() - started) * rate)
+    while sent < total:
+        due = min(total, round((time.monotonic() - started) * rate))
         while sent < due:
             count = min(due - sent, 100)
             send(range(sent, sent + count))
             sent += count
         time.sleep(0.001)
-    time.sleep(2)  # what is still on its way is part of its work
-    return (cpu_seconds(pid) - before) / SECONDS, peak_memory(pid), sent
-
-
-def rows_in(server):
-    text = servers.request(server.url + "/metrics")
-    pattern = re.compile(r"^vm_rows_inserted_total\{.*\} (\d+)$", re.MULTILINE)
-    return sum(map(int, pattern.findall(text)))
+    arrived, earlier = _rows_in(server), -1
+    while earlier < arrived < total:
+        time.sleep(2)
+        arrived, earlier = _rows_in(server), arrived
+    return (_cpu_seconds(pid) - before) / duration, _peak_memory(pid), arrived / total
 
 
 class GraphiteVictoria(servers.VictoriaMetrics):
+    """Takes the protocol of Graphite too."""
+
     def command(self):
         self.graphite = servers.free_port()
         return [*super().command(), f"-graphiteListenAddr=127.0.0.1:{self.graphite}"]
 
 
-def daemon_at(folder, server, rate):
-    arguments = ["influxdb", "--url", server.url, "--database", "x", "--batch-size", "5000"]
-    daemon = Daemon(folder, *arguments)
+def _rows_in(server):
+    text = servers.request(server.url + "/metrics")
+    return sum(map(int, re.findall(r"^vm_rows_inserted_total\{.*\} (\d+)$", text, re.MULTILINE)))
+
+
+# Each of these runs a program, and gives its process id and the function that sends it numbers, or
+# None if it is not installed.
+
+
+@contextlib.contextmanager
+def _daemon(lab, server):
+    daemon = _start_daemon(lab, Way(0, None, _INFLUXDB).arguments_for(server))
     pipe = os.open(daemon.path, os.O_WRONLY)
-    found = at_rate(
-        rate, lambda numbers: os.write(pipe, b"".join(map(format_line, numbers))), daemon.pid
-    )
+    yield daemon.pid, lambda numbers: os.write(pipe, b"".join(map(_format_line, numbers)))
     os.close(pipe)
     daemon.stop()
-    return found
 
 
-def collectd_at(folder, server, rate):
-    config = folder / "collectd.conf"
-    config.write_text(COLLECTD.format(folder=folder, port=server.graphite))
-    program = shutil.which("collectd") or "/usr/sbin/collectd"
-    process = start([program, "-f", "-C", str(config)], stderr=subprocess.DEVNULL)
-    wait_until((folder / "socket").exists)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(WAIT)
-        connection.connect(str(folder / "socket"))
+@contextlib.contextmanager
+def _collectd(lab, server):
+    program = lab.find("collectd", "apt-get install collectd-core")
+    if program is None:
+        yield None
+        return
+    with _listening(lab, server, [program, "-f", "-C"], _COLLECTD) as (pid, connection):
         with connection.makefile("rb") as responses:
 
             def send(numbers):
@@ -170,69 +347,89 @@ def collectd_at(folder, server, rate):
                 for _ in lines:
                     responses.readline()
 
-            found = at_rate(rate, send, process.pid)
+            yield pid, send
+
+
+@contextlib.contextmanager
+def _telegraf(lab, server):
+    program = lab.find("telegraf", "see https://docs.influxdata.com/telegraf/v1/install/")
+    if program is None:
+        yield None
+        return
+    with _listening(lab, server, [program, "--config"], _TELEGRAF) as (pid, connection):
+
+        def send(numbers):
+            lines = [f"alexnet.layer{n % 50} value={0.42 + n / 99991!r}\n" for n in numbers]
+            connection.sendall("".join(lines).encode())
+
+        yield pid, send
+
+
+@contextlib.contextmanager
+def _listening(lab, server, command, config):
+    """Run the command with a configuration, and connect to its socket."""
+    folder = Path(tempfile.mkdtemp(dir=lab.folder))
+    file = folder / "config"
+    file.write_text(config.format(folder=folder, server=server))
+    with pinned(MEASURED):
+        process = start([*command, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(WAIT)
+        wait_until((folder / "socket").exists)
+        connection.connect(str(folder / "socket"))
+        yield process.pid, connection
     process.terminate()
     finish(process)
+
+
+def measure_idle(lab, scale):
+    with _running(lab, HttpSink) as sink:
+        arguments = {
+            "`influxdb`": Way(0, None, _INFLUXDB).arguments_for(sink),
+            "`stdout`": ["stdout"],
+        }
+        # Together, because they do nothing.
+        daemons = {row: _start_daemon(lab, arguments[row]) for row in IDLE.rows}
+        for daemon in daemons.values():
+            daemon.emit("alexnet.latency=0.42")
+            daemon.wait_for_log("reading ")
+        time.sleep(3)  # it is delivered
+        found = {}
+        for _ in range(max(1, int(ROUNDS * scale))):
+            duration = max(1, SECONDS * scale)
+            before = {row: _wake_ups(daemon.pid) for row, daemon in daemons.items()}
+            time.sleep(duration)
+            for row, daemon in daemons.items():
+                rate = (_wake_ups(daemon.pid) - before[row]) / duration
+                found.setdefault((row, WAKE_UPS), []).append(rate)
+        for daemon in daemons.values():
+            daemon.stop()
     return found
 
 
-def print_tables(folder, start_server):
-    """Print the tables. Both arguments are functions: for a new folder, for a new server."""
-    print("| from | to | metrics a second | at least |")
-    print("|---|---|---|---|")
-    rate, peak = pipe_to_spool(folder())
-    print(f"| pipe | spool, one core, no server: peak {peak:.0f} MiB | {rate:.0f} | 100000 |")
-    influxdb = ["influxdb", "--database", "benchmarks", "--url"]
-    os.environ.update(servers.AWS_CREDENTIALS, AWS_ENDPOINT_URL=start_server(servers.Moto).url)
-    os.environ["OTEL_EXPORTER_OTLP_COMPRESSION"] = "none"  # the stand-in does not know gzip
-    for name, count, arguments in (
-        ("stdout", MANY, ["stdout"]),
-        ("InfluxDB", MANY, [*influxdb, start_server(servers.InfluxDB).url]),
-        ("VictoriaMetrics", MANY, [*influxdb, start_server(servers.VictoriaMetrics).url]),
-        ("Pushgateway", MANY, ["prometheus", "--gateway", start_server(servers.Pushgateway).url]),
-        (
-            "Elasticsearch (stand-in)",
-            SOME,
-            ["elasticsearch", "--url", start_server(servers.Noida).url],
-        ),
-        ("OpenSearch (stand-in)", SOME, ["opensearch", "--url", start_server(servers.Osmem).url]),
-        ("CloudWatch (stand-in)", SOME, ["cloudwatch", "--region", "eu-west-1"]),
-        ("OTLP (stand-in)", SOME, ["otlp", "--url", start_server(servers.Oteltap).url]),
-        ("Kafka (tansu)", SOME, ["kafka", "--bootstrap", start_server(servers.Tansu).bootstrap]),
-    ):
-        rate = spool_to_server(folder(), count, *arguments)
-        print(f"| spool | {name} | {rate:.0f} | |")
-    print()
-    print("| into VictoriaMetrics | metrics a second | of a core | peak memory | arrived |")
-    print("|---|---|---|---|---|")
-    for rate in RATES:
-        for name, run in (("bai-daemon", daemon_at), ("collectd", collectd_at)):
-            server = start_server(GraphiteVictoria)
-            share, peak, sent = run(folder(), server, rate)
-            arrived = rows_in(server) / sent
-            row = (name, sent / SECONDS, share * 100, peak, arrived * 100)
-            print("| %s | %d | %.1f %% | %.0f MiB | %.1f %% |" % row)
+def _format_line(number):
+    return b'{"alexnet.layer%d": %r}\n' % (number % 50, 0.42 + number / 99991)
 
 
-def main():
-    root = tempfile.mkdtemp()
-    started = []
-
-    def folder():
-        return Path(tempfile.mkdtemp(dir=root))
-
-    def start_server(kind):
-        started.append(kind(folder()))
-        return started[-1]
-
-    try:
-        print_tables(folder, start_server)
-    finally:
-        for server in started:
-            server.stop()
-        kill_leftovers()
-        shutil.rmtree(root)
+def _cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-if __name__ == "__main__":
-    main()
+def _peak_memory(pid):
+    """Return the most memory that the process has used so far, in MiB; None after its end."""
+    with open(f"/proc/{pid}/status") as file:
+        peak = re.search(r"VmHWM:\s+(\d+)", file.read())
+    return peak and int(peak.group(1)) / 1024
+
+
+def _wake_ups(pid):
+    """Return how often the threads of the process have waited for something."""
+    count = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status") as file:
+            count += int(
+                re.search(r"^voluntary_ctxt_switches:\s+(\d+)", file.read(), re.M).group(1)
+            )
+    return count
