@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import tempfile
@@ -66,6 +67,7 @@ def run(
 
     Raises StartError.
     """
+    gc.freeze()  # the modules, so that garbage collection does not look at them again and again
     with Signals(with_command=bool(settings.command)) as signals:
         if settings.fifo is not None:
             outcome = _run(settings, backend, signals, settings.fifo)

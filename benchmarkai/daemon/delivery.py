@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 import threading
 from collections import deque
 from functools import partial
@@ -19,6 +20,9 @@ from benchmarkai.daemon.spool import Spool, SpoolFull
 _FIRST_PAUSE = 0.5  # seconds before the first retry, at most
 _MAX_PAUSE = 30.0  # seconds before later retries, at most, unless the server asks for more
 _LAST_PAUSE = 0.5  # seconds between retries, at most, while the daemon ends
+
+_MAX_FLOAT = sys.float_info.max
+_TOO_LARGE = "the integer is larger than a double can be (1.8e308)"
 
 # How many metrics are tried one by one at a server that has not accepted any metric yet.
 _PROBES = 8
@@ -145,9 +149,16 @@ class Delivery:
         return [metric for metric, reason in zip(batch, reasons) if not reason]
 
     def _reasons_to_reject(self, metrics: Sequence[Metric]) -> Sequence[Optional[str]]:
-        of_series = self._reasons_of_series.of_each(metrics)
+        reasons = self._reasons_of_series.of_each(metrics)
+        reason_to_reject = self._backend.reason_to_reject
         return [
-            reason or self._reason_to_reject(metric) for metric, reason in zip(metrics, of_series)
+            reason
+            or (
+                reason_to_reject(metric)
+                if -_MAX_FLOAT <= metric.value <= _MAX_FLOAT
+                else _TOO_LARGE
+            )
+            for metric, reason in zip(metrics, reasons)
         ]
 
     def _reason_to_reject_series(self, name: str, labels: Mapping[str, str]) -> Optional[str]:
@@ -157,13 +168,6 @@ class Delivery:
             return "a label has half a character (a lone surrogate)"
         backend = self._backend
         return backend.reason_to_reject_labels(labels) or backend.reason_to_reject_name(name)
-
-    def _reason_to_reject(self, metric: Metric) -> Optional[str]:
-        try:
-            float(metric.value)
-        except OverflowError:
-            return "the integer is larger than a double can be (1.8e308)"
-        return self._backend.reason_to_reject(metric)
 
     def _send(self, part: Sequence[Metric]) -> None:
         """Send the last of the parts, and go on by the answer."""
