@@ -28,8 +28,10 @@ _OBJECT_NAME = _NAME % ((r" !#-\[\]-~",) * 2)
 _WORD_NAME = _NAME % (r"!#-<>-\[\]-z|}~", r"!#-<>-\[\]-~")
 _ENCODED_OBJECTS = re.compile(r'(?:\{"%s": %s\}\n)+\Z' % (_OBJECT_NAME, _NUMBER))
 _ENCODED_WORDS = re.compile(r"(?:%s=%s\n)+\Z" % (_WORD_NAME, _NUMBER))
-_LONG_NUMBER_OF_OBJECT = re.compile(r'": (.{17,})\}')
-_LONG_NUMBER_OF_WORD = re.compile(r"=(.{17,})")
+_ENCODED_NUMBERS = re.compile("%s(?:,%s)*\\Z" % (_NUMBER, _NUMBER))
+_MIN_LONG_LENGTH = 17  # of a number with more than 15 digits
+_LONG_NUMBER_OF_OBJECT = re.compile(r'": (.{%d,})\}' % _MIN_LONG_LENGTH)
+_LONG_NUMBER_OF_WORD = re.compile(r"=(.{%d,})" % _MIN_LONG_LENGTH)
 
 _MAX_NUMBER_LENGTH = 24  # of the repr() of a float, such as -1.2345678901234567e-100
 
@@ -52,29 +54,40 @@ def encode_lines(data):
         numbers = _LONG_NUMBER_OF_OBJECT.findall(text)
     else:
         return None
-    exact = list(map(repr, map(float, numbers)))
+    exact = list(map(_write_again, numbers))
     if exact == numbers:
         return text
     parts = _LONG_NUMBER_OF_OBJECT.split(text)
-    parts[1::2] = [
-        '": ' + (new if "." in old or "e" in old else old) + "}" for old, new in zip(numbers, exact)
-    ]
+    parts[1::2] = ['": ' + number + "}" for number in exact]
     return "".join(parts)
+
+
+def _write_again(number):
+    # type: (str) -> str
+    return repr(float(number)) if "." in number or "e" in number else number
 
 
 def make_format(pairs):
     # type: (Sequence[Tuple[Any, Any]]) -> Optional[str]
-    """Return the line that encode() would write for the pairs, with %r in place of each number.
+    """Return the line that encode() would write for the pairs, with %s in place of each number.
 
     None if it might not fit into a pipe, where it takes several lines.
     """
     (line,) = encode(pairs)
     if len(line) + _MAX_NUMBER_LENGTH * len(pairs) > select.PIPE_BUF:
         return None
-    return line.replace("%", "%%").replace(PROBE, "%r")
+    return line.replace("%", "%%").replace(PROBE, "%s")
 
 
 def format_lines(formats, numbers):
     # type: (Sequence[str], Sequence[bytes]) -> str
     """Return lines with their numbers as encode() would write them."""
-    return "".join(formats) % tuple(parse_numbers(numbers))
+    text = b",".join(numbers).decode("ascii")
+    if _ENCODED_NUMBERS.match(text):
+        texts = [
+            number if len(number) < _MIN_LONG_LENGTH else _write_again(number)
+            for number in text.split(",")
+        ]
+    else:
+        texts = list(map(repr, parse_numbers(numbers)))
+    return "".join(formats) % tuple(texts)
