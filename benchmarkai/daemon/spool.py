@@ -73,7 +73,6 @@ class Spool:
         self._next_restore = 0.0
         self.time_step = time_step
         self._times = Times(self._clock, time_step)
-        self._known_labels: Dict[int, Mapping[str, str]] = {}  # by their numbers
         self.corrupt_path = database.open_database(path, self._clock.time, self._load)
         try:
             self._journal = Journal(path + ".in", self._position)
@@ -103,6 +102,7 @@ class Spool:
         with connection:
             connection.execute("INSERT OR IGNORE INTO labels (json) VALUES ('{}')")
         self._database = connection
+        self._known_labels: Dict[int, Mapping[str, str]] = {}  # by their numbers
         self._is_open = True
         self._waiting: int = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
         self._sequence: int
