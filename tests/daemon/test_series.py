@@ -153,6 +153,11 @@ def test_the_number_of_names_that_are_remembered_is_bounded(monkeypatch):
         assert len(name_labels._cache._labels) <= 10
 
 
+def test_a_metric_whose_name_does_not_end_in_labels_stays_as_it_is():
+    metrics = metrics_of({"host": ""}, "a}", 'b{c="d"}')
+    assert NameLabels().read(metrics)[0] is metrics[0]
+
+
 def test_a_long_name_is_read_each_time():
     cache = SeriesCache(lambda name, labels: name)
     (metric,) = metrics_of({}, "a" * 100000)
