@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 import pytest
 
@@ -260,13 +260,13 @@ def deliver(lab, arguments, env, count):
 
 def measure_loads(lab, scale):
     figures = {}
-    runs = {"`bai-daemon`": _daemon, "collectd": _collectd, "Telegraf": _telegraf}
     for _ in range(max(1, int(ROUNDS * scale))):
         for row, name, rate in _LOADS:
             with _running(lab, GraphiteVictoria) as server:
                 if server is None:
                     return {}
-                with runs[name](lab, server) as running:
+                peer = _PEERS.get(name)
+                with _peer(lab, server, peer) if peer else _daemon(lab, server) as running:
                     if running is None:
                         continue
                     pid, send = running
@@ -327,56 +327,73 @@ def _daemon(lab, server):
 
 
 @contextlib.contextmanager
-def _collectd(lab, server):
-    program = lab.find("collectd", "apt-get install collectd-core")
+def _peer(lab, server, peer):
+    """Run the peer with its configuration, and connect to its socket."""
+    program = lab.find(peer.program, peer.how)
     if program is None:
         yield None
         return
-    with _listening(lab, server, [program, "-f", "-C"], _COLLECTD) as (pid, connection):
-        with connection.makefile("rb") as responses:
-
-            def send(numbers):
-                lines = [
-                    f"PUTVAL bench/alexnet/gauge-layer{n % 50} interval=1 N:{0.42 + n / 99991!r}\n"
-                    for n in numbers
-                ]
-                connection.sendall("".join(lines).encode())
-                for _ in lines:
-                    responses.readline()
-
-            yield pid, send
-
-
-@contextlib.contextmanager
-def _telegraf(lab, server):
-    program = lab.find("telegraf", "see https://docs.influxdata.com/telegraf/v1/install/")
-    if program is None:
-        yield None
-        return
-    with _listening(lab, server, [program, "--config"], _TELEGRAF) as (pid, connection):
-
-        def send(numbers):
-            lines = [f"alexnet.layer{n % 50} value={0.42 + n / 99991!r}\n" for n in numbers]
-            connection.sendall("".join(lines).encode())
-
-        yield pid, send
-
-
-@contextlib.contextmanager
-def _listening(lab, server, command, config):
-    """Run the command with a configuration, and connect to its socket."""
     folder = Path(tempfile.mkdtemp(dir=lab.folder))
     file = folder / "config"
-    file.write_text(config.format(folder=folder, server=server))
+    file.write_text(peer.config.format(folder=folder, server=server))
     with pinned(MEASURED):
-        process = start([*command, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start(
+            [program, *peer.arguments, str(file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(WAIT)
         wait_until((folder / "socket").exists)
         connection.connect(str(folder / "socket"))
-        yield process.pid, connection
+        with connection.makefile("rb") as responses:
+            yield process.pid, functools.partial(peer.send, connection, responses)
     process.terminate()
     finish(process)
+
+
+def _send_to_collectd(connection, responses, numbers):
+    lines = [
+        f"PUTVAL bench/alexnet/gauge-layer{n % 50} interval=1 N:{0.42 + n / 99991!r}\n"
+        for n in numbers
+    ]
+    connection.sendall("".join(lines).encode())
+    for _ in lines:
+        responses.readline()
+
+
+def _send_to_telegraf(connection, responses, numbers):
+    lines = [f"alexnet.layer{n % 50} value={0.42 + n / 99991!r}\n" for n in numbers]
+    connection.sendall("".join(lines).encode())
+
+
+class Peer(NamedTuple):
+    """A program that takes metrics from a socket.
+
+    how: how to install it.
+    arguments: those before the path of its configuration.
+    send: sends numbers; gets the connection, and a file to read its responses.
+    """
+
+    program: str
+    how: str
+    arguments: Sequence[str]
+    config: str
+    send: Callable
+
+
+_PEERS = {
+    "collectd": Peer(
+        "collectd", "apt-get install collectd-core", ["-f", "-C"], _COLLECTD, _send_to_collectd
+    ),
+    "Telegraf": Peer(
+        "telegraf",
+        "see https://docs.influxdata.com/telegraf/v1/install/",
+        ["--config"],
+        _TELEGRAF,
+        _send_to_telegraf,
+    ),
+}
 
 
 def measure_idle(lab, scale):

@@ -90,11 +90,7 @@ def show_goals(goals, tables, figures):
     tables, figures: those of each table, by its name.
     """
     rows = []
-    for goal in goals:
-        measured = _find(goal, figures)
-        if not measured:
-            continue
-        unit = tables[goal.table].columns[goal.column]
+    for goal, measured, unit in _find_measured(goals, tables, figures):
         worst = (min if goal.is_least else max)(measured, key=_median_of)
         is_met = (
             _median_of(worst) >= goal.bound if goal.is_least else _median_of(worst) <= goal.bound
@@ -108,11 +104,7 @@ def show_goals(goals, tables, figures):
 def show_summary(summary, tables, figures):
     """Return the table of the claims for which something was measured."""
     rows = []
-    for claim in summary:
-        measured = _find(claim, figures)
-        if not measured:
-            continue
-        unit = tables[claim.table].columns[claim.column]
+    for claim, measured, unit in _find_measured(summary, tables, figures):
         if len(measured) == 1:
             shown = show(measured[0][1], unit)
         else:
@@ -126,10 +118,14 @@ def show_versions(versions):
     return markdown(["what", "version"], *map(list, versions.items()))
 
 
-def _find(claim, figures):
-    """Return the (row, values) of a claim, as far as they were measured."""
-    found = figures.get(claim.table, {})
-    return [(row, found[row, claim.column]) for row in claim.rows if (row, claim.column) in found]
+def _find_measured(claims, tables, figures):
+    """Yield each claim of which rows were measured, (row, values) of each, and their unit."""
+    for claim in claims:
+        found = figures.get(claim.table, {})
+        column = claim.column
+        measured = [(row, found[row, column]) for row in claim.rows if (row, column) in found]
+        if measured:
+            yield claim, measured, tables[claim.table].columns[column]
 
 
 def _median_of(pair):
