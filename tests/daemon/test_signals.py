@@ -68,10 +68,6 @@ def current_wakeup_descriptor():
     return descriptor
 
 
-def send(number):
-    os.kill(os.getpid(), number)
-
-
 def wait_for(signals):
     poll = select.poll()
     poll.register(signals, select.POLLIN)
@@ -90,7 +86,8 @@ def test_only_the_signals_that_the_daemon_needs_are_collected(handlers, with_com
 def test_a_signal_is_collected_and_wakes_a_poll(handlers, number):
     with Signals(True) as signals:
         assert signals.take() == []
-        send(number)
+        # os.kill() may reach a thread that another test has left: it wakes the poll first.
+        signal.raise_signal(number)
         wait_for(signals)
         assert signals.take() == [number]
         assert signals.take() == []
@@ -99,7 +96,7 @@ def test_a_signal_is_collected_and_wakes_a_poll(handlers, number):
 
 def test_the_end_of_a_child_wakes_a_poll(handlers):
     with Signals(False) as signals:
-        send(signal.SIGCHLD)
+        signal.raise_signal(signal.SIGCHLD)
         wait_for(signals)
         assert signals.take() == []
 
@@ -109,9 +106,9 @@ def test_an_ignored_signal_stays_ignored(handlers, ignored):
     signal.signal(ignored, signal.SIG_IGN)
     with Signals(True) as signals:
         assert signal.getsignal(ignored) is signal.SIG_IGN
-        send(ignored)
+        signal.raise_signal(ignored)
         other = min(ALWAYS - {ignored})
-        send(other)
+        signal.raise_signal(other)
         wait_until(lambda: select.select([signals], [], [], 0)[0])
         assert signals.take() == [other]
     assert signal.getsignal(ignored) is signal.SIG_IGN
@@ -165,7 +162,7 @@ def test_a_signal_that_another_thread_gets_is_collected(handlers):
 def test_a_signal_that_is_not_taken_does_not_end_the_process(handlers):
     with Signals(True):
         for number in WITH_COMMAND:
-            send(number)
+            signal.raise_signal(number)
 
 
 def test_handlers_that_somebody_else_sets_meanwhile_stay(handlers):
