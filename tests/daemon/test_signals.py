@@ -86,7 +86,8 @@ def test_only_the_signals_that_the_daemon_needs_are_collected(handlers, with_com
 def test_a_signal_is_collected_and_wakes_a_poll(handlers, number):
     with Signals(True) as signals:
         assert signals.take() == []
-        # os.kill() may reach a thread that another test has left: it wakes the poll first.
+        # Not os.kill(): if another thread, left by a test, gets the signal, the poll may wake up
+        # before there is anything to take.
         signal.raise_signal(number)
         wait_for(signals)
         assert signals.take() == [number]
