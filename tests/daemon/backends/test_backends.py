@@ -5,6 +5,8 @@ import datetime
 import json
 import os
 import re
+import shlex
+import sys
 import time
 
 import pytest
@@ -343,18 +345,37 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon, monkeyp
                 assert {a.key: a.value.string_value for a in point.attributes} == labels
 
 
-def test_the_quick_start_of_the_readme(start_server):
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        readme = file.read()
-    (command,) = re.findall(r"^bai-daemon prometheus .*$", readme, re.M)
-    shown = re.search(r"now has `(.*?)`", readme).group(1)
+def read_page(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_the_readme_delivers_to_victoriametrics(start_server, tmp_path):
+    readme = read_page("README.md")
+    (command,) = re.findall(r"^bai-daemon influxdb .*$", readme, re.M)
+    (benchmark,) = re.findall(r"^# bench.py\n.*?(?=^```$)", readme, re.M | re.S)
+    (tmp_path / "bench.py").write_text(benchmark)
+    (shown,) = re.findall(r"has the metric `(.*?)_value`", readme)
+    server = start_server(VictoriaMetrics)
+    command = command.replace("http://localhost:8428", server.url)
+    command = command.replace("python", shlex.quote(sys.executable))
+    result = run(["sh", "-c", command], cwd=str(tmp_path), env={"PATH": PATH})
+    assert result.code == 0, result.err
+    ((name, labels, value, _),) = server.points()
+    assert (name, labels, value) == (shown, {"run": "42"}, 0.42)
+
+
+def test_the_docs_deliver_to_a_pushgateway(start_server):
+    page = read_page("docs", "daemon.md")
+    (command,) = re.findall(r"^bai-daemon prometheus .*$", page, re.M)
+    shown = re.search(r"now has `(.*?)`", page).group(1)
     gateway = start_server(Pushgateway)
     command = command.replace("http://localhost:9091", gateway.url)
     result = run(["sh", "-c", command], env={"PATH": PATH})
     assert result.code == 0, result.err
     assert shown + "\n" in request(gateway.url + "/metrics")
-    # The group goes as the README says.
-    (path,) = re.findall(r"^curl -X DELETE http://localhost:9091(\S+)$", readme, re.M)
+    # The group goes as the page says.
+    (path,) = re.findall(r"^ *curl -X DELETE http://localhost:9091(\S+)$", page, re.M)
     request(gateway.url + path, method="DELETE")
     assert "alexnet_latency" not in request(gateway.url + "/metrics")
 
