@@ -26,8 +26,8 @@ def read(*path):
 
 def make(picture, folder, *options):
     """Make the picture, and return its bytes."""
-    command = [sys.executable, os.path.join(PICTURES, "make"), "--folder", str(folder)]
-    result = run(command + list(options) + [picture], limit=120)
+    command = [sys.executable, os.path.join(PICTURES, "make"), "--only", picture]
+    result = run(command + ["--folder", str(folder)] + list(options), limit=120)
     assert result.code == 0, result.err
     return read(str(folder), picture)
 
@@ -64,10 +64,10 @@ def test_the_way_of_a_metric_leads_to_every_backend():
 @needs_the_daemon
 @pytest.mark.slow
 def test_the_terminal_shows_what_its_commands_print(tmpdir):
-    time = re.compile(rb'(?<="time": ")[^"]*')
-    made = make("terminal.svg", tmpdir)
+    time = re.compile('(?<="time": ")[^"]*')
+    made = make("terminal.svg", tmpdir).decode("utf-8")
     assert len(time.findall(made)) == 1
-    assert time.sub(b"", made) == time.sub(b"", read(PICTURES, "terminal.svg"))
+    assert time.sub("", made) == time.sub("", read(PICTURES, "terminal.svg").decode("utf-8"))
 
 
 @needs_the_daemon
@@ -78,4 +78,4 @@ def test_prometheus_shows_the_metrics_of_the_training(tmpdir):
         if not is_installed(program):
             pytest.skip("%s is not installed" % program)
     # It fails if a metric is not in the legend of the page.
-    assert_screenshot(make("prometheus.png", tmpdir, "--seconds", "2"))
+    assert_screenshot(make("prometheus.png", tmpdir, "--pause", "0.03"))
