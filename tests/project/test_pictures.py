@@ -39,7 +39,7 @@ def assert_screenshot(image):
     assert len(image) < 64000
 
 
-@pytest.mark.parametrize("name", ["terminal.svg", "way.svg"])
+@pytest.mark.parametrize("name", ["terminal.svg", "path.svg"])
 def test_a_drawing_is_small_and_has_a_title(name):
     image = read(PICTURES, name)
     drawing = xml.etree.ElementTree.fromstring(image)
@@ -53,10 +53,10 @@ def test_the_screenshot_is_small_and_complete():
 
 
 @needs_the_daemon
-def test_the_way_of_a_metric_leads_to_every_backend():
+def test_the_path_of_a_metric_leads_to_every_backend():
     from benchmarkai.daemon.backends import NAMES
 
-    drawing = xml.etree.ElementTree.fromstring(read(PICTURES, "way.svg"))
+    drawing = xml.etree.ElementTree.fromstring(read(PICTURES, "path.svg"))
     texts = " ".join(text.text.lower() for text in drawing.iter(SVG + "text"))
     assert [name for name in NAMES if name not in texts] == []
 

@@ -355,12 +355,13 @@ def test_the_readme_delivers_to_victoriametrics(start_server, tmp_path):
     (command,) = re.findall(r"^bai-daemon influxdb .*$", readme, re.M)
     (benchmark,) = re.findall(r"^# bench.py\n.*?(?=^```$)", readme, re.M | re.S)
     (tmp_path / "bench.py").write_text(benchmark)
-    (shown,) = re.findall(r"has the metric `(.*?)_value`", readme)
+    (shown,) = re.findall(r"VictoriaMetrics has `(.*?)_value`", readme)
     server = start_server(VictoriaMetrics)
     command = command.replace("http://localhost:8428", server.url)
     command = command.replace("python", shlex.quote(sys.executable))
     result = run(["sh", "-c", command], cwd=str(tmp_path), env={"PATH": PATH})
     assert result.code == 0, result.err
+    wait_until(server.points)
     ((name, labels, value, _),) = server.points()
     assert (name, labels, value) == (shown, {"run": "42"}, 0.42)
 
