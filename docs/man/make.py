@@ -75,7 +75,7 @@ def make_page(command, environment, see_also):
 
 
 def render_subcommands(group, context):
-    """Return the backends, and the other subcommands. An option of many backends is shown once."""
+    """Return the sections of the subcommands. An option that most backends have is shown once."""
     backends, others, users = {}, {}, {}
     for name in group.list_commands(context):
         command = group.get_command(context, name)
