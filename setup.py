@@ -1,3 +1,4 @@
+import glob
 import io
 import os
 import re
@@ -62,6 +63,8 @@ setup(
     # A script, not an entry point: what pip up to 25 writes for one imports re, which takes
     # half as long as all of Python's own start.
     scripts=["bin/bai-emit", "bin/bai-daemon"],
+    # man finds them there if ../bin is on the PATH.
+    data_files=[("share/man/man1", sorted(glob.glob("docs/man/*.1")))],
     cmdclass={"build_scripts": BuildScripts},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
     install_requires=["click>=7.0"],
