@@ -48,7 +48,7 @@ NAMES = {
     "pytest-benchmark.sh": {"test_sum.seconds"},
     "google-benchmark.sh": {"Sum.ns"},
 }
-SLOW = {"benchmark.cpp", "pytest-benchmark.sh", "google-benchmark.sh"}
+SLOW = {"benchmark.cpp", "google-benchmark.sh", "hyperfine.sh"}
 NEEDED = {
     "benchmark.R": {"Rscript"},
     "benchmark.cpp": {"g++"},
@@ -56,8 +56,13 @@ NEEDED = {
     "pytest-benchmark.sh": {"jq"},
     "google-benchmark.sh": {"g++", "jq"},
 }
-# Lets pytest-benchmark and google-benchmark measure for a moment only.
-QUICK = {"PYTEST_ADDOPTS": "--benchmark-max-time=0.01", "BENCHMARK_MIN_TIME": "0.01"}
+# For google-benchmark, for pytest without other plugins, and for the daemon.
+QUICK = {
+    "BENCHMARK_MIN_TIME": "0.01",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_ADDOPTS": "-p pytest_benchmark.plugin --benchmark-max-time=0.01",
+    "BAI_DAEMON_FLUSH_INTERVAL": "0.05",
+}
 
 # The options of other programs.
 OTHER_OPTIONS = {
@@ -294,7 +299,7 @@ def test_what_a_benchmark_beside_the_daemon_publishes_is_in_the_server(
 ):
     daemon, benchmark, probe, variables = arrangement()
     env = {name: place([value])[0] for name, value in variables.items()}
-    daemon = start(place(daemon), env={"PATH": path}, stderr=subprocess.PIPE)
+    daemon = start(place(daemon), env=dict(QUICK, PATH=path), stderr=subprocess.PIPE)
     result = run(benchmark, cwd=str(folder), env=dict(env, PATH=path))
     assert result == (0, "", "")
     wait_until(lambda: server.count() == TRAINED)
@@ -311,7 +316,7 @@ def test_what_the_command_of_the_image_publishes_is_in_the_server(folder, path, 
         json.loads(re.search(r"^%s (.*)$" % word, DOCKERFILE, re.MULTILINE).group(1))
         for word in ("ENTRYPOINT", "CMD")
     )
-    env = {"PATH": path, "BAI_DAEMON_URL": server.url}
+    env = dict(QUICK, PATH=path, BAI_DAEMON_URL=server.url)
     result = run(place(entrypoint + command), cwd=str(folder), env=env)
     assert result.code == 0, result
     wait_until(lambda: server.count() == TRAINED)
