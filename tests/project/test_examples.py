@@ -124,7 +124,7 @@ def test_a_program_publishes_its_metrics(name, folder, path):
     if name == "google-benchmark.sh" and not os.path.exists("/usr/include/benchmark/benchmark.h"):
         pytest.skip("libbenchmark-dev is not installed")
     if name == "pytest-benchmark.sh":
-        pytest.importorskip("pytest_benchmark")
+        pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
     result = run(["sh", "-c", STARTS[name]], cwd=str(folder), env=dict(QUICK, PATH=path))
     assert result.code == 0, result
     records = [json.loads(line) for line in result.out.splitlines()]
@@ -156,13 +156,15 @@ def test_every_option_and_variable_exists(name):
 
 
 def test_the_job_fits_the_schemas_of_the_first_kubernetes_with_sidecars_and_of_the_latest():
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    kubernetes_validate = pytest.importorskip(
+        "kubernetes_validate", reason="pip install kubernetes-validate"
+    )
     for version in ("1.29", kubernetes_validate.latest_version()):
         kubernetes_validate.validate(JOB, version, strict=True)
 
 
 def test_the_compose_file_fits_the_schema():
-    pytest.importorskip("check_jsonschema")
+    pytest.importorskip("check_jsonschema", reason="pip install check-jsonschema")
     options = ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
     result = run([sys.executable, "-m", "check_jsonschema"] + options, cwd=EXAMPLES)
     assert result.code == 0, result
