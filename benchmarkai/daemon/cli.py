@@ -14,7 +14,7 @@ from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.database import SpoolError
-from benchmarkai.daemon.log import count, log, log_to_stderr
+from benchmarkai.daemon.log import count_are, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON, secret_files
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.redaction import redact
@@ -202,13 +202,13 @@ def _report(context: click.Context, outcome: Outcome) -> None:
     if outcome.waiting and not outcome.kept:
         log.error(
             "%s lost: the spool %s was removed, and could not be created again",
-            count(outcome.waiting, "metric"),
+            count_are(outcome.waiting, "metric"),
             outcome.spool,
         )
     elif outcome.waiting:
         log.error(
             "%s kept in %s: send with: %s",
-            count(outcome.waiting, "metric"),
+            count_are(outcome.waiting, "metric"),
             outcome.spool,
             _resend_command(context, outcome.spool),
         )

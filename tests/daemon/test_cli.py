@@ -90,7 +90,7 @@ def test_nothing_is_delivered_if_the_command_cannot_be_started(command, code, me
     result = run_command(command, options=options)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
-    assert "1 metric kept in " + spool in result.err
+    assert "1 metric is kept in " + spool in result.err
     assert "received 0, delivered 0, rejected 0, waiting 1" in result.err.splitlines()[-1]
     assert json.loads(run_command("true", options=options).out)["name"] == "a"
 

@@ -57,6 +57,7 @@ def reported(messages, **counts):
 
 
 NUMBERS = "received 3, delivered {delivered}, rejected {rejected}, waiting {waiting}"
+GONE = "the spool /the spool was removed, and could not be created again"
 SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 -- true"
 
 
@@ -66,20 +67,27 @@ SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 
         (DELIVERED, []),
         (REJECTED, []),
         (RETRIED, []),
-        (WAITING, ["2 metrics kept in /the spool: " + SEND]),
-        (dict(WAITING, waiting=1), ["1 metric kept in /the spool: " + SEND]),
+        (WAITING, ["2 metrics are kept in /the spool: " + SEND]),
+        (dict(WAITING, waiting=1), ["1 metric is kept in /the spool: " + SEND]),
         (
             dict(WAITING, last_error="HTTP 503"),
-            ["cannot deliver: HTTP 503", "2 metrics kept in /the spool: " + SEND],
+            ["cannot deliver: HTTP 503", "2 metrics are kept in /the spool: " + SEND],
         ),
         (
             dict(WAITING, failure="cannot write to stdout", last_error="HTTP 503"),
-            ["delivery stopped: cannot write to stdout", "2 metrics kept in /the spool: " + SEND],
+            [
+                "delivery stopped: cannot write to stdout",
+                "2 metrics are kept in /the spool: " + SEND,
+            ],
         ),
         (FAILED, ["delivery stopped: cannot write to stdout"]),
         (
             dict(WAITING, kept=False),
-            ["2 metrics lost: the spool /the spool was removed, and could not be created again"],
+            ["2 metrics are lost: " + GONE],
+        ),
+        (
+            dict(WAITING, waiting=1, kept=False),
+            ["1 metric is lost: " + GONE],
         ),
         (dict(DELIVERED, kept=False), []),
     ],

@@ -272,7 +272,7 @@ def test_undelivered_metrics_are_sent_by_the_command_in_the_log(start_daemon):
     assert result.code == 1
     assert "delivery stopped: cannot write to stdout" in result.err
     assert "received 2, delivered 0, rejected 0, waiting 2" in result.err
-    pattern = rf"2 metrics kept in {re.escape(daemon.spool)}: send with: (.*)"
+    pattern = rf"2 metrics are kept in {re.escape(daemon.spool)}: send with: (.*)"
     command = re.search(pattern, result.err).group(1)
     again = run(["sh", "-c", command], env={"PATH": PATH})
     assert again.code == 0, again.err

@@ -611,7 +611,7 @@ def test_a_daemon_without_a_broker_ends_after_its_timeout(tmp_path):
     result = run_daemon("kafka", *options, "--", BAI_EMIT, "a=1", limit=LESS_THAN_A_SEND)
     assert result.code == 1
     assert "cannot deliver: " in result.err and "Connection refused" in result.err
-    again = re.search(r"1 metric kept in \S+: send with: (.*)", result.err).group(1)
+    again = re.search(r"1 metric is kept in \S+: send with: (.*)", result.err).group(1)
     assert again.startswith(f"bai-daemon kafka {options[0]} {options[1]} --option client.id=me ")
 
 
