@@ -76,7 +76,7 @@ def test_the_exit_code_is_that_of_the_command(command, code, tmp_path):
 @pytest.mark.parametrize(
     "command, code, message",
     [
-        ("/none/such", 127, "cannot run '/none/such': No such file or directory"),
+        ("/none/such", 127, "cannot run '/none/such': command not found"),
         ("/", 126, "cannot run '/': Permission denied"),
     ],
 )
