@@ -2,6 +2,7 @@
 
 import shlex
 
+import click
 import pytest
 
 from benchmarkai.daemon import backends, cli
@@ -46,7 +47,8 @@ def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
 def make_context(*arguments):
     """Return the context of the command with these arguments: the backend, and its options."""
     command = cli.bai_daemon.get_command(None, arguments[0])
-    return command.make_context(arguments[0], [*arguments[1:], "--", "true"])
+    parent = click.Context(cli.bai_daemon, info_name="bai-daemon")
+    return command.make_context(arguments[0], [*arguments[1:], "--", "true"], parent=parent)
 
 
 def reported(messages, **counts):

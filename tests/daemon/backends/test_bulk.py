@@ -17,6 +17,7 @@ import pytest
 
 from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
+from benchmarkai.daemon.install import how_to_install
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
 from tests.daemon.backends.servers import FakeServer, write_response
@@ -1020,7 +1021,7 @@ def test_aws_auth_without_boto3_says_what_to_install(cluster, aws):
     aws.setitem(sys.modules, "boto3", None)
     with pytest.raises(ValueError) as caught:
         make("opensearch", cluster, aws_auth=True)
-    assert str(caught.value) == "--aws-auth needs boto3: pip install boto3"
+    assert str(caught.value) == "--aws-auth needs boto3: " + how_to_install(["boto3"])
 
 
 def test_aws_auth_without_a_region_says_how_to_set_it(cluster, aws):
