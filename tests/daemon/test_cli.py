@@ -220,7 +220,6 @@ def test_a_bad_usage_is_told_with_the_usage(arguments, message):
     "arguments, message",
     [
         (["nope"], "no backend 'nope': " + ", ".join(backends.NAMES)),
-        (["prometheus", "--label", "a-b=1"], "the labels cannot be sent: Prometheus does not "),
         (["stdout", "--batch-size", "0"], "invalid value for '--batch-size'"),
     ],
 )
@@ -228,6 +227,14 @@ def test_a_bad_value_is_told_in_one_line(arguments, message):
     result = run_daemon(*arguments)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert result.err.startswith("bai-daemon: " + message)
+
+
+def test_labels_that_the_server_cannot_hold_are_told_in_one_line():
+    for client in ("prometheus_client", "urllib3"):
+        pytest.importorskip(client)
+    result = run_daemon("prometheus", "--label", "a-b=1")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith("bai-daemon: the labels cannot be sent: Prometheus does not allow")
 
 
 @pytest.mark.slow
