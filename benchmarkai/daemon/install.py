@@ -14,7 +14,7 @@ _IN_DEBIAN = {"boto3", "prometheus-client", "urllib3"}
 
 
 def how_to_install(requirements: Sequence[str]) -> str:
-    """Return the shell command that installs them, such as "pip install 'urllib3>=1.26'".
+    """Return how to install them, if possible as a shell command to paste.
 
     It names this Python, because another one may come first in PATH, as with pipx. Where it is
     that of the system, its package manager installs packages for it.
@@ -24,7 +24,7 @@ def how_to_install(requirements: Sequence[str]) -> str:
         names = [re.split("[<>=]", requirement)[0] for requirement in requirements]
         if shutil.which("apt") and _IN_DEBIAN.issuperset(names):
             return shlex.join(["apt", "install", *(f"python3-{name}" for name in names)])
-        return "in a virtual environment, " + shlex.join(["pip", "install", *requirements])
+        return f"run {shlex.join(['pip', 'install', *requirements])} in a virtual environment"
     if has_pip:
         return shlex.join([sys.executable, "-m", "pip", "install", *requirements])
     # Environments of uv have no pip.

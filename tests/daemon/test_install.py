@@ -44,11 +44,11 @@ def test_the_python_of_the_system_gets_packages_of_the_system(system):
 
 
 def test_what_the_system_lacks_goes_into_a_virtual_environment(system):
-    command = "in a virtual environment, pip install 'urllib3>=1.26' other"
-    assert how_to_install(["urllib3>=1.26", "other"]) == command
+    how = "run pip install 'urllib3>=1.26' other in a virtual environment"
+    assert how_to_install(["urllib3>=1.26", "other"]) == how
     (system / "apt").unlink()
-    command = "in a virtual environment, pip install 'urllib3>=1.26'"
-    assert how_to_install(["urllib3>=1.26"]) == command
+    how = "run pip install 'urllib3>=1.26' in a virtual environment"
+    assert how_to_install(["urllib3>=1.26"]) == how
 
 
 def test_a_python_that_lets_pip_install_gets_it_from_pip(system):
