@@ -14,7 +14,6 @@ from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.database import SpoolError
-from benchmarkai.daemon.install import how_to_install
 from benchmarkai.daemon.log import count_are, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON, secret_files
 from benchmarkai.daemon.outcome import Outcome
@@ -231,6 +230,8 @@ def _make_backend(name: str, backend_type: Type[Backend], options: Any) -> Backe
     try:
         return backend_type(**options)
     except ImportError as error:
+        from benchmarkai.daemon.install import how_to_install  # which nothing else needs
+
         requirements = backends.REQUIREMENTS.get(name)
         remedy = how_to_install(requirements) if requirements else f"the backend {name} needs it"
         raise _BadValue(f"{error.name or error} is not installed: {remedy}") from error

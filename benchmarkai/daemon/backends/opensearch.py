@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from benchmarkai.daemon.backends import http
 from benchmarkai.daemon.backends.aws import current_credentials
 from benchmarkai.daemon.backends.bulk import BulkBackend
-from benchmarkai.daemon.install import how_to_install
 from benchmarkai.daemon.options import option
 
 # Lucene's limit. OpenSearch indexes a label as a term labels.NAME=VALUE, and has no ignore_above
@@ -70,6 +69,8 @@ def _make_signer(url: str) -> Callable[[str, str, Dict[str, str], bytes], Mappin
         import botocore.auth
         import botocore.awsrequest
     except ImportError as error:
+        from benchmarkai.daemon.install import how_to_install
+
         raise ValueError(f"--aws-auth needs boto3: {how_to_install(['boto3'])}") from error
     session = boto3.Session()
     service, region = _service_and_region(url)
