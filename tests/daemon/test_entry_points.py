@@ -87,6 +87,7 @@ def test_of_two_packages_with_the_same_name_the_first_in_the_path_counts(install
         ("import nonexistent", "broken:Backend", "ModuleNotFoundError: No module named 'nonexi"),
         ("raise KeyError('two\\nlines')", "broken:Backend", "KeyError: 'two\\nlines'"),
         ("raise OSError('two\\nlines')", "broken:Backend", "OSError: two lines"),
+        ("raise SystemExit(3)", "broken:Backend", "SystemExit: 3"),
         ("x = (", "broken:Backend", "SyntaxError: "),
         (MODULE, "broken:Other", "AttributeError: "),
         (MODULE, "broken", "TypeError: it is not a subclass of benchmarkai.daemon.backe"),

@@ -57,7 +57,7 @@ def load(name: str) -> Optional[Type[Backend]]:
         backend = point.load()
         if not (isinstance(backend, type) and issubclass(backend, Backend)):
             raise TypeError("it is not a subclass of benchmarkai.daemon.backends.base.Backend")
-    except Exception as error:  # whatever a module does while it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does while it is imported
         reason = " ".join(str(error).split())
         raise LoadError(
             f"cannot load the backend {name!r} from {point.value}: {type(error).__name__}: {reason}"
