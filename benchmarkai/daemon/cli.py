@@ -86,13 +86,12 @@ class _Backends(click.Group):
         return super().get_command(ctx, cmd_name) or _make_command(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: List[str]) -> Any:
+        name = args[0]  # click empties the list
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            if args[0].startswith("-"):
-                raise
             names = ", ".join(self._list_backends())
-            raise _BadValue(f"no backend {args[0]!r}: {names}") from None
+            raise _BadValue(f"no backend {name!r}: {names}") from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in (

@@ -229,6 +229,11 @@ def test_a_bad_value_is_told_in_one_line(arguments, message):
     assert result.err.startswith("bai-daemon: " + message)
 
 
+def test_a_backend_that_starts_with_a_dash_is_no_crash():
+    # Some versions of click show the help.
+    assert "Traceback" not in run_daemon("--", "-x").err
+
+
 def test_labels_that_the_server_cannot_hold_are_told_in_one_line():
     for client in ("prometheus_client", "urllib3"):
         pytest.importorskip(client)
