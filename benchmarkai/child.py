@@ -63,8 +63,7 @@ class Child(object):
                 preexec_fn=_restore_signals if PY2 else prepare,
             )
         except (EnvironmentError, TypeError, ValueError) as error:  # NUL in an argument
-            code = 127 if isinstance(error, EnvironmentError) and error.errno == 2 else 126
-            raise CommandError(getattr(error, "strerror", None) or str(error), code)
+            raise _explain(error, command[0])
 
     @property
     def pid(self):
@@ -110,6 +109,20 @@ class Child(object):
         """
         code = self._process.poll()
         return code if code is None or code >= 0 else 128 - code
+
+
+def _explain(error, program):
+    # type: (Exception, str) -> CommandError
+    code = getattr(error, "errno", None)
+    is_file = "/" in program and os.path.isfile(program)  # else it was looked for in PATH
+    if code == errno.ENOENT:
+        return CommandError(
+            "the interpreter in its first line is not found" if is_file else "command not found",
+            127,
+        )
+    if code == errno.EACCES and is_file and not os.access(program, os.X_OK):
+        return CommandError("permission denied: make it executable with chmod +x", 126)
+    return CommandError(getattr(error, "strerror", None) or str(error), 126)
 
 
 def _restore_signals():

@@ -143,7 +143,10 @@ class _Attempt(object):
                 self.index,
                 len(self.lines),
             )
-        error = kind("%s after %g s: %s" % (reason, round(self.waited(), 2), remedy))
+        waited = round(self.waited(), 2)
+        if waited:
+            reason += " after %g s" % waited
+        error = kind("%s: %s" % (reason, remedy))
         error.written = sum(map(len, self.lines[: self.index]))
         return error
 

@@ -1,6 +1,6 @@
 """bai-emit: from arguments or stdin to the sink, with an exit code at the end.
 
-Only options, help and usage errors need click; options.py has the click command.
+Only options and completion need click; options.py has the click command.
 """
 
 import os
@@ -10,7 +10,7 @@ from benchmarkai.command.words import decode_argument, parse_words
 from benchmarkai.errors import FifoError
 from benchmarkai.metrics import encode
 from benchmarkai.settings import open_sink
-from benchmarkai.stdout import write_stderr
+from benchmarkai.stdout import StdoutSink, write_stderr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         List,
         Mapping,
         NoReturn,
-        Optional,
         Sequence,
         Tuple,
     )
@@ -81,10 +80,9 @@ def main():
         try:
             publish = _prepare(arguments, {})
         except ValueError as error:
-            mistake = str(error)
-        else:
-            return publish()
-        return _run_click(arguments, mistake=mistake)
+            _report(str(error))
+            return REJECTED
+        return publish()
     except KeyboardInterrupt:
         return INTERRUPTED
     except MemoryError:
@@ -113,7 +111,7 @@ def _prepare(arguments, options, reader=None):
     if not arguments and sys.stdin is not None and sys.stdin.isatty():
         raise ValueError(
             "nothing to publish: write NAME=VALUE, such as loss=0.42, or pipe records in, or "
-            "give a single - to type them"
+            "give a single - to type them (see bai-emit --help)"
         )
     return lambda: _publish_stdin(sink, reader)
 
@@ -139,14 +137,20 @@ def _publish_stdin(sink, reader):
         return NOT_DELIVERED
 
 
-def _run_click(arguments, completing=False, mistake=None):
-    # type: (List[str], bool, Optional[str]) -> int
-    """Let the click command handle the arguments. Without click, report the mistake in them."""
+def _run_click(arguments, completing):
+    # type: (List[str], bool) -> int
+    """Let the click command handle the arguments. Without click, there is only some help."""
     try:
         from benchmarkai.command.options import run
     except ImportError:
-        _report(mistake or "options and help need click: install it with pip install click")
-        return REJECTED
+        from benchmarkai.command.help import INSTALL_CLICK, without_click
+
+        text = None if completing else without_click(arguments)
+        if text is None:
+            _report("options and completion need click: " + INSTALL_CLICK)
+            return REJECTED
+        StdoutSink().write([text])
+        return PUBLISHED
     return run(arguments, _prepare, completing)
 
 

@@ -5,6 +5,7 @@ import os
 import click
 
 from benchmarkai import __version__, settings
+from benchmarkai.command.help import EPILOG, HELP
 from benchmarkai.command.words import decode_argument
 from benchmarkai.errors import short_repr
 from benchmarkai.stdout import StdoutSink, write_stderr
@@ -16,34 +17,6 @@ if TYPE_CHECKING:
     from benchmarkai.command.patterns import PatternReader  # noqa: F401
 
     _Prepare = Callable[..., Callable[[], int]]
-
-_HELP = """Publish metrics of a benchmark, as JSON, to stdout or to a named pipe.
-
-\b
-  $ bai-emit alexnet.latency=0.42
-  {"alexnet.latency": 0.42}
-  $ bai-emit alexnet.latency=0.42 alexnet.batchsize=16
-  {"alexnet.latency": 0.42, "alexnet.batchsize": 16}
-  $ echo '{"alexnet.latency": 0.42}' | bai-emit
-  {"alexnet.latency": 0.42}
-  $ ./my_benchmark | bai-emit          # one record per line, published as it arrives
-  $ echo 'epoch 3, loss: 0.42' | bai-emit --pattern 'loss=loss: (\\S+)'
-  {"loss": 0.42}
-  $ bai-emit --time build.seconds jobs=4 -- make -j4
-  {"build.seconds": 12.034127, "jobs": 4}
-
-Without arguments, or with a single -, bai-emit reads records from stdin: JSON objects, or lines
-of NAME=VALUE words. Names that start with "-" go after --.
-"""
-
-_EPILOG = """\b
-Exit codes:
-  0    everything was published
-  1    something could not be delivered: to the pipe, or to a closed or full stdout
-  2    something in the arguments, options, variables or records was rejected
-  130  Ctrl-C
-With --time: that of the command, if it fails.
-"""
 
 
 def run(arguments, prepare, completing):
@@ -64,16 +37,33 @@ def run(arguments, prepare, completing):
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        message = error.format_message()
-        if isinstance(error, click.NoSuchOption):
-            message += " (put -- before a metric whose name starts with -)"
-        ctx = getattr(error, "ctx", None)
-        usage = ctx.get_usage() + "\n" if ctx else ""
-        write_stderr("%sTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message))
+        write_stderr(_describe(error, arguments))
         return error.exit_code
     except UnicodeError:  # Python 2, in the messages of click
         write_stderr("bai-emit: options must be ASCII: see bai-emit --help\n")
         return click.UsageError.exit_code
+
+
+class _BadValue(click.ClickException):
+    """A value of an option or an argument is rejected."""
+
+    exit_code = click.UsageError.exit_code
+
+
+def _describe(error, arguments):
+    # type: (click.ClickException, Sequence[str]) -> str
+    """Return a line about a bad value, and the usage with any other error."""
+    message = error.format_message()
+    if isinstance(error, _BadValue):
+        return "bai-emit: %s\n" % message
+    if isinstance(error, click.BadParameter):
+        return "bai-emit: %s\n" % (message[:1].lower() + message[1:])
+    if isinstance(error, click.NoSuchOption):
+        start = error.option_name
+        if any(argument.startswith(start) and "=" in argument for argument in arguments):
+            message = message.rstrip(".") + " (put -- before a metric whose name starts with -)"
+    usage = click.Context(bai_emit, info_name="bai-emit").get_usage()
+    return "%s\nTry 'bai-emit --help' for help.\n\nError: %s\n" % (usage, message)
 
 
 def _complete(arguments, prepare):
@@ -128,7 +118,7 @@ def _check(check):
             try:
                 check(parameter.opts[0], value)
             except ValueError as error:
-                raise click.UsageError(str(error), context)
+                raise _BadValue(str(error))
         return value
 
     return callback
@@ -151,7 +141,7 @@ def _parse_patterns(context, parameter, values):
     try:
         return PatternReader([Pattern(decode_argument(value)) for value in values])
     except ValueError as error:
-        raise click.UsageError("--pattern: %s" % error, context)
+        raise _BadValue("--pattern: %s" % error)
 
 
 def _option(name, variable, text, **attributes):
@@ -184,7 +174,7 @@ def _run(mode, fifo, max_wait, wait_step, pattern, time, words, command):
             words = ("%s=%r" % (time, round(seconds, 6)),) + words
         publish = context.obj(words, options, pattern)
     except ValueError as error:
-        raise click.UsageError(str(error), context)
+        raise _BadValue(str(error))
     return publish()  # type: ignore[no-any-return]
 
 
@@ -209,8 +199,8 @@ def _run_and_measure(context, command):
 bai_emit = _Command(
     "bai-emit",
     callback=_run,
-    help=_HELP,
-    epilog=_EPILOG,
+    help=HELP,
+    epilog=EPILOG,
     add_help_option=False,
     context_settings={"max_content_width": 100},
     params=[

@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from typing import Any, List, Optional, Type
+from typing import Any, List, NoReturn, Optional, Type
 
 import click
 
@@ -14,7 +14,7 @@ from benchmarkai.child import PASSED_SIGNALS
 from benchmarkai.daemon import app, backends
 from benchmarkai.daemon.backends.base import Backend
 from benchmarkai.daemon.database import SpoolError
-from benchmarkai.daemon.log import count, log, log_to_stderr
+from benchmarkai.daemon.log import count_are, log, log_to_stderr
 from benchmarkai.daemon.options import COMMON, secret_files
 from benchmarkai.daemon.outcome import Outcome
 from benchmarkai.daemon.redaction import redact
@@ -44,21 +44,77 @@ Exit codes:
 """
 
 
-def main() -> None:
-    """Run bai-daemon with the arguments of this process, and exit with its exit code."""
+def main(program: str = "bai-daemon") -> NoReturn:
+    """Run bai-daemon with the arguments of this process, and exit with its exit code.
+
+    program: how it was called, for messages.
+    """
     if not hasattr(click.Context, "get_parameter_source"):
-        sys.exit("bai-daemon: click 8 or newer is required: pip install --upgrade click")
-    bai_daemon.main(prog_name="bai-daemon")
+        sys.exit(f"{program}: click 8 or newer is required: pip install --upgrade click")
+    try:
+        sys.exit(bai_daemon.main(prog_name=program, standalone_mode=False))
+    except click.Abort:
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        if _is_bad_usage(error):
+            error.show()
+        else:
+            message = error.format_message()
+            if isinstance(error, click.BadParameter):
+                message = message[:1].lower() + message[1:]
+            click.echo(f"{program}: {message}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _is_bad_usage(error: click.ClickException) -> bool:
+    """Return whether to show the usage. Around a bad value it would hide the message."""
+    if isinstance(error, click.BadParameter):
+        return isinstance(error, click.MissingParameter)
+    return isinstance(error, click.UsageError)
+
+
+class _BadValue(click.ClickException):
+    exit_code = click.UsageError.exit_code
 
 
 class _Backends(click.Group):
     def list_commands(self, ctx: click.Context) -> List[str]:
-        return [*backends.NAMES, *super().list_commands(ctx)]
+        return [*self._list_backends(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
-        if cmd_name in backends.NAMES:
-            return _make_command(cmd_name)
-        return super().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name) or _make_command(cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: List[str]) -> Any:
+        name = args[0]  # click empties the list
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            names = ", ".join(self._list_backends())
+            raise _BadValue(f"no backend {name!r}: {names}") from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in (
+            ("Backends", self._list_backends()),
+            ("Other commands", super().list_commands(ctx)),
+        ):
+            limit = formatter.width - 6 - max(map(len, names))
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(ctx, name, limit)) for name in names])
+
+    def _list_backends(self) -> List[str]:
+        return [name for name in backends.list_names() if name not in self.commands]
+
+    def _summary(self, ctx: click.Context, name: str, limit: int) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(limit) if command else ""
+
+
+class _BrokenCommand(click.Command):
+    """A backend that cannot be loaded, for the reason in its help. The others still work."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        raise _BadValue(self.short_help or "")
 
 
 class _BackendCommand(click.Command):
@@ -68,7 +124,11 @@ class _BackendCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         end = args.index("--") if "--" in args else len(args)
         own, command = args[:end], args[end + 1 :]
-        rest = super().parse_args(ctx, list(own))
+        try:
+            rest = super().parse_args(ctx, list(own))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click forgets it, and so the usage, for some
+            raise
         extra = list(ctx.params["command"])
         ctx.params["command"] = tuple(command)
         if ctx.resilient_parsing:  # for the completion of a shell
@@ -119,8 +179,13 @@ def status(ctx: click.Context, spool: str) -> None:
 bai_daemon.add_command(status)
 
 
-def _make_command(name: str) -> click.Command:
-    backend_type = backends.load(name)
+def _make_command(name: str) -> Optional[click.Command]:
+    try:
+        backend_type = backends.load(name)
+    except backends.LoadError as error:
+        return _BrokenCommand(name, short_help=str(error))
+    if backend_type is None:
+        return None
     own = {parameter.name for parameter in backend_type.options}
 
     def run(**values: Any) -> None:
@@ -130,7 +195,7 @@ def _make_command(name: str) -> click.Command:
         backend = _make_backend(name, backend_type, options)
         problem = backend.reason_to_reject_labels(values["label"])
         if problem:
-            raise click.UsageError(f"the labels cannot be sent: {problem}")
+            raise _BadValue(f"the labels cannot be sent: {problem}")
         settings = _make_settings(context, _target(name, backend_type, options), **values)
 
         def report(outcome: Outcome) -> None:
@@ -164,11 +229,13 @@ def _make_backend(name: str, backend_type: Type[Backend], options: Any) -> Backe
     try:
         return backend_type(**options)
     except ImportError as error:
-        raise click.UsageError(
-            f"{error.name or error} is not installed: pip install 'benchmarkai-client-lib[{name}]'"
-        ) from error
+        from benchmarkai.daemon.install import how_to_install  # which nothing else needs
+
+        requirements = backends.REQUIREMENTS.get(name)
+        remedy = how_to_install(requirements) if requirements else f"the backend {name} needs it"
+        raise _BadValue(f"{error.name or error} is not installed: {remedy}") from error
     except Exception as error:  # whatever a client says to options that contradict each other
-        raise click.UsageError(redact(str(error))) from error
+        raise _BadValue(redact(str(error))) from error
 
 
 def _make_settings(
@@ -202,13 +269,13 @@ def _report(context: click.Context, outcome: Outcome) -> None:
     if outcome.waiting and not outcome.kept:
         log.error(
             "%s lost: the spool %s was removed, and could not be created again",
-            count(outcome.waiting, "metric"),
+            count_are(outcome.waiting, "metric"),
             outcome.spool,
         )
     elif outcome.waiting:
         log.error(
             "%s kept in %s: send with: %s",
-            count(outcome.waiting, "metric"),
+            count_are(outcome.waiting, "metric"),
             outcome.spool,
             _resend_command(context, outcome.spool),
         )
@@ -226,7 +293,7 @@ def _resend_command(context: click.Context, spool: str) -> str:
 
     It contains no secrets, but the paths of their files. A variable that holds one must be set.
     """
-    words = ["bai-daemon", context.info_name or ""]
+    words = context.command_path.split()
     values = {**context.params, **secret_files(context)}
     for parameter in context.command.params:
         name = parameter.name or ""

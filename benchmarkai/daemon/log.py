@@ -31,6 +31,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def count_are(number: int, noun: str) -> str:
+    """Return the same with a verb, such as "1 metric is" or "2 metrics are"."""
+    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 class RejectionLog:
     """Logs what is rejected, at most once a second.
 
@@ -58,8 +63,9 @@ class RejectionLog:
         due = now or self._clock.monotonic() - self._last_logged >= _INTERVAL
         if self._number and due:
             log.warning(
-                "rejected %s, the first is %s: see %s",
+                "rejected %s%s%s: see %s",
                 count(self._number, self._noun),
+                ": " if self._number == 1 else ", the first is ",
                 self._first,
                 self._path,
             )

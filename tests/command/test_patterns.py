@@ -192,8 +192,8 @@ def test_a_match_is_published_as_soon_as_its_line_ends(fifo):
         ([LOSS], b"", 2, "bai-emit: the pattern of 'loss' has matched no line"),
         ([LOSS, "a=1"], None, 2, "--pattern reads stdin: leave 'a=1' out"),
         ([LOSS, "--time", "t", "--", "true"], None, 2, "--pattern reads stdin: leave --time out"),
-        (["loss=("], None, 2, "Error: --pattern: the regular expression of 'loss' cannot"),
-        (["loss"], None, 2, "Error: --pattern: 'loss' is not NAME=REGEX"),
+        (["loss=("], None, 2, "bai-emit: --pattern: the regular expression of 'loss' cannot"),
+        (["loss"], None, 2, "bai-emit: --pattern: 'loss' is not NAME=REGEX"),
         (
             [LOSS, "--fifo", "/nonexistent", "--max-wait", "0"],
             b"\nloss: 1\n",

@@ -47,7 +47,19 @@ def test_a_command_that_fails_is_not_published_and_its_exit_code_returned(fifo, 
     result = timed("--fifo", fifo.path, "--", *command)
     assert (result.code, result.out, fifo.read()) == (code, "", "")
     if code in (126, 127):
-        assert result.err.startswith("bai-emit: cannot run '%s': " % command[0])
+        reason = "command not found" if code == 127 else "Permission denied"
+        assert result.err == "bai-emit: cannot run '%s': %s\n" % (command[0], reason)
+
+
+def test_a_script_that_cannot_be_started_is_told_what_it_lacks(tmpdir):
+    script = tmpdir.join("bench.sh")
+    script.write("#!/bin/sh\r\ntrue\n")  # as an editor of Windows writes it
+    message = "bai-emit: cannot run '%s': %%s\n" % script
+    reason = "permission denied: make it executable with chmod +x"
+    assert timed("--", str(script)) == (126, "", message % reason)
+    script.chmod(0o755)
+    reason = "the interpreter in its first line is not found"
+    assert timed("--", str(script)) == (127, "", message % reason)
 
 
 def test_a_command_that_succeeds_but_cannot_be_published_is_exit_code_1(tmpdir):

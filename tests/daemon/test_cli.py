@@ -1,5 +1,6 @@
 """The command line of bai-daemon: arguments, options, variables, help, and exit codes."""
 
+import ast
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 import benchmarkai
 from benchmarkai.daemon import backends
+from benchmarkai.daemon.install import how_to_install
 from benchmarkai.daemon.options import secret_option
 from tests.daemon.harness import PATH, PIPES, run_daemon
 from tests.helpers import (
@@ -27,6 +29,12 @@ from tests.helpers import (
     start,
     wait_until,
 )
+
+# Each with its name in help and messages.
+PROGRAMS = [
+    ([BAI_DAEMON], "bai-daemon"),
+    ([sys.executable, "-m", "benchmarkai.daemon"], "python -m benchmarkai.daemon"),
+]
 
 
 def run_command(*command, options=(), **more):
@@ -76,7 +84,7 @@ def test_the_exit_code_is_that_of_the_command(command, code, tmp_path):
 @pytest.mark.parametrize(
     "command, code, message",
     [
-        ("/none/such", 127, "cannot run '/none/such': No such file or directory"),
+        ("/none/such", 127, "cannot run '/none/such': command not found"),
         ("/", 126, "cannot run '/': Permission denied"),
     ],
 )
@@ -90,7 +98,7 @@ def test_nothing_is_delivered_if_the_command_cannot_be_started(command, code, me
     result = run_command(command, options=options)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
-    assert "1 metric kept in " + spool in result.err
+    assert "1 metric is kept in " + spool in result.err
     assert "received 0, delivered 0, rejected 0, waiting 1" in result.err.splitlines()[-1]
     assert json.loads(run_command("true", options=options).out)["name"] == "a"
 
@@ -195,9 +203,49 @@ def test_background_processes_of_the_command_are_not_waited_for():
     "arguments, message",
     [
         (["--label", "x", "stdout"], "No such option"),
-        (["nope"], "No such command"),
+        (["stdout", "-v"], "No such option"),
         (["stdout", "--fifo", "p", "--"], "there is no command after --"),
         (["stdout", "--fifo", "--", "true"], "Option '--fifo' requires an argument"),
+        (["status"], "Missing option '--spool'"),
+    ],
+)
+def test_a_bad_usage_is_told_with_the_usage(arguments, message):
+    result = run_daemon(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("Usage: bai-daemon ")
+    assert result.err.splitlines()[-1].startswith("Error: " + message)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nope"], "no backend 'nope': " + ", ".join(backends.NAMES)),
+        (["stdout", "--batch-size", "0"], "invalid value for '--batch-size'"),
+    ],
+)
+def test_a_bad_value_is_told_in_one_line(arguments, message):
+    result = run_daemon(*arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith("bai-daemon: " + message)
+
+
+def test_a_backend_that_starts_with_a_dash_is_no_crash():
+    # Some versions of click show the help.
+    assert "Traceback" not in run_daemon("--", "-x").err
+
+
+def test_labels_that_the_server_cannot_hold_are_told_in_one_line():
+    for client in ("prometheus_client", "urllib3"):
+        pytest.importorskip(client)
+    result = run_daemon("prometheus", "--label", "a-b=1")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith("bai-daemon: the labels cannot be sent: Prometheus does not allow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
         (["stdout", "--spool", ""], "it is empty"),
         (["stdout", "--label", "x"], "'x' is not NAME=VALUE"),
         (["stdout", "--label", "=x"], "'=x' is not NAME=VALUE"),
@@ -211,9 +259,9 @@ def test_background_processes_of_the_command_are_not_waited_for():
         (["stdout", "--batch-size", "0"], "0 is not in the range"),
     ],
 )
-def test_a_bad_argument_is_a_usage_error(arguments, message, tmp_path):
+def test_a_bad_value_says_what_to_write(arguments, message, tmp_path):
     result = run_daemon(*arguments, env={"BENCHMARK_AI_FIFO_FILEPATH": str(tmp_path / "pipe")})
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert message in result.err
     assert os.listdir(tmp_path) == []
 
@@ -254,8 +302,12 @@ def test_the_version_is_printed():
 def test_the_help_lists_the_backends(option):
     result = run_daemon(option)
     assert (result.code, result.err) == (0, "")
-    commands = result.out.split("Commands:\n")[1].split("\n\n")[0]
-    assert [line.split()[0] for line in commands.splitlines()] == [*backends.NAMES, "status"]
+    names = {
+        title: [line.split()[0] for line in part.splitlines()]
+        for title, part in re.findall(r"^(\w.*):\n((?:  \w.*\n)+)", result.out, re.M)
+    }
+    assert names == {"Backends": list(backends.NAMES), "Other commands": ["status"]}
+    assert "  stdout         Print metrics, each as a line of JSON.\n" in result.out
 
 
 @pytest.mark.slow
@@ -282,10 +334,39 @@ def test_a_missing_extra_is_an_error_that_says_how_to_install_it(tmp_path):
     # As if it were not installed, whether it is or not.
     (tmp_path / "urllib3.py").write_text("raise ImportError(name='urllib3')")
     result = run_daemon("influxdb", "--database", "x", env={"PYTHONPATH": str(tmp_path)})
-    assert (result.code, result.out) == (2, "")
-    assert result.err.splitlines()[-1] == (
-        "Error: urllib3 is not installed: pip install 'benchmarkai-client-lib[influxdb]'"
-    )
+    remedy = how_to_install(["urllib3>=1.26"])
+    assert result == (2, "", f"bai-daemon: urllib3 is not installed: {remedy}\n")
+
+
+def test_what_a_message_tells_to_install_is_what_the_extras_have():
+    with open(os.path.join(ROOT, "setup.py")) as file:
+        (extras,) = (
+            keyword.value
+            for node in ast.walk(ast.parse(file.read()))
+            if isinstance(node, ast.Call)
+            for keyword in node.keywords
+            if keyword.arg == "extras_require"
+        )
+    needed = {name: needs for name, needs in backends.REQUIREMENTS.items() if needs}
+    assert needed == ast.literal_eval(extras)
+
+
+def test_without_click_it_says_what_to_install(tmp_path):
+    (tmp_path / "click.py").write_text("raise ImportError('hidden')")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])}
+    message = "click is not installed: pip install click, or apt install python3-click\n"
+    for program, name in PROGRAMS:
+        assert run([*program, "--help"], env=env) == (1, "", f"{name}: {message}")
+
+
+def test_the_module_is_the_same_program():
+    for program, name in PROGRAMS:
+        result = run([*program, "nope"], cwd=ROOT)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith(f"{name}: no backend 'nope': stdout, ")
+        result = run([*program, "stdout", "true"], cwd=ROOT)
+        assert result.err.startswith(f"Usage: {name} stdout [OPTIONS] ")
+        assert result.err.endswith(f"write -- before the command: {name} stdout -- true\n")
 
 
 def test_an_old_click_is_an_error_that_says_how_to_upgrade_it():

@@ -386,7 +386,7 @@ def test_a_rejected_batch_is_split_until_each_bad_metric_is_found(spool, deliver
         (3, "HTTP 400: a multiple of three"),
         (6, "HTTP 400: a multiple of three"),
     ]
-    message = "rejected 1 metric, the first is 'a': HTTP 400: a multiple of three: see "
+    message = "rejected 1 metric: 'a': HTTP 400: a multiple of three: see "
     assert messages() == [message + spool.rejects.path] * 2
 
 
@@ -806,7 +806,7 @@ def test_what_cannot_be_recorded_is_not_sent_again(
     message = "cannot deliver: the disk is full; 2 metrics waiting; next retry in {} s"
     assert messages() == [
         *(message.format(pause) for pause in (0.5, 1.0, 2.0)),
-        f"rejected 1 metric, the first is 'a': it is bad: see {spool.rejects.path}",
+        f"rejected 1 metric: 'a': it is bad: see {spool.rejects.path}",
         "delivering again",
     ]
     assert delivery.last_error is None

@@ -128,7 +128,7 @@ def test_data_that_cannot_be_stored_stays_in_the_journal(pipe, spool, monkeypatc
     assert first == (
         "the disk is full: metrics stay in the pipe, and emitters block until it has room"
     )
-    assert second.startswith("rejected 1 line, the first is 'hello': ")
+    assert second.startswith("rejected 1 line: 'hello': ")
     assert last == "accepting metrics again"
 
 
@@ -169,7 +169,7 @@ def test_rejected_lines_are_logged_once_a_second(pipe, spool, messages):
         intake.take(pipe)
     intake.take(pipe)
     (message,) = messages()
-    assert message.startswith("rejected 1 line, the first is 'hello 0': ")
+    assert message.startswith("rejected 1 line: 'hello 0': ")
     assert message.endswith(f": see {spool.rejects.path}")
     clock.seconds += 1.5
     intake.take(pipe)

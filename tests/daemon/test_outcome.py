@@ -2,6 +2,7 @@
 
 import shlex
 
+import click
 import pytest
 
 from benchmarkai.daemon import backends, cli
@@ -46,7 +47,8 @@ def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
 def make_context(*arguments):
     """Return the context of the command with these arguments: the backend, and its options."""
     command = cli.bai_daemon.get_command(None, arguments[0])
-    return command.make_context(arguments[0], [*arguments[1:], "--", "true"])
+    parent = click.Context(cli.bai_daemon, info_name="bai-daemon")
+    return command.make_context(arguments[0], [*arguments[1:], "--", "true"], parent=parent)
 
 
 def reported(messages, **counts):
@@ -57,6 +59,7 @@ def reported(messages, **counts):
 
 
 NUMBERS = "received 3, delivered {delivered}, rejected {rejected}, waiting {waiting}"
+GONE = "the spool /the spool was removed, and could not be created again"
 SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 -- true"
 
 
@@ -66,20 +69,27 @@ SEND = "send with: bai-daemon stdout --spool '/the spool' --shutdown-timeout 60 
         (DELIVERED, []),
         (REJECTED, []),
         (RETRIED, []),
-        (WAITING, ["2 metrics kept in /the spool: " + SEND]),
-        (dict(WAITING, waiting=1), ["1 metric kept in /the spool: " + SEND]),
+        (WAITING, ["2 metrics are kept in /the spool: " + SEND]),
+        (dict(WAITING, waiting=1), ["1 metric is kept in /the spool: " + SEND]),
         (
             dict(WAITING, last_error="HTTP 503"),
-            ["cannot deliver: HTTP 503", "2 metrics kept in /the spool: " + SEND],
+            ["cannot deliver: HTTP 503", "2 metrics are kept in /the spool: " + SEND],
         ),
         (
             dict(WAITING, failure="cannot write to stdout", last_error="HTTP 503"),
-            ["delivery stopped: cannot write to stdout", "2 metrics kept in /the spool: " + SEND],
+            [
+                "delivery stopped: cannot write to stdout",
+                "2 metrics are kept in /the spool: " + SEND,
+            ],
         ),
         (FAILED, ["delivery stopped: cannot write to stdout"]),
         (
             dict(WAITING, kept=False),
-            ["2 metrics lost: the spool /the spool was removed, and could not be created again"],
+            ["2 metrics are lost: " + GONE],
+        ),
+        (
+            dict(WAITING, waiting=1, kept=False),
+            ["1 metric is lost: " + GONE],
         ),
         (dict(DELIVERED, kept=False), []),
     ],

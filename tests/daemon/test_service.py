@@ -144,8 +144,8 @@ def test_rejected_lines_are_logged_at_most_once_a_second(start_daemon):
     for number in range(200):
         daemon.write(b"hello %d\n" % number)
     result = daemon.stop()
-    assert result.err.count("rejected 1 line,") <= 2
-    counts = [int(count) for count in re.findall(r"rejected (\d+) lines?, the first", result.err)]
+    assert result.err.count("rejected 1 line: ") <= 2
+    counts = [int(count) for count in re.findall(r"rejected (\d+) lines?[:,] ", result.err)]
     assert sum(counts) == 200
     # One more at the start, and one at the end.
     assert len(counts) <= 2 + time.monotonic() - started
@@ -272,7 +272,7 @@ def test_undelivered_metrics_are_sent_by_the_command_in_the_log(start_daemon):
     assert result.code == 1
     assert "delivery stopped: cannot write to stdout" in result.err
     assert "received 2, delivered 0, rejected 0, waiting 2" in result.err
-    pattern = rf"2 metrics kept in {re.escape(daemon.spool)}: send with: (.*)"
+    pattern = rf"2 metrics are kept in {re.escape(daemon.spool)}: send with: (.*)"
     command = re.search(pattern, result.err).group(1)
     again = run(["sh", "-c", command], env={"PATH": PATH})
     assert again.code == 0, again.err

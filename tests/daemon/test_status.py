@@ -238,8 +238,8 @@ def test_the_metrics_of_a_killed_daemon_are_counted_and_stay(start_daemon):
 def test_the_status_of_what_is_no_spool_is_an_error(tmp_path):
     (tmp_path / "text").write_text("private")
     for name, message in [
-        ("none", f"Error: there is no spool {str(tmp_path / 'none')!r}\n"),
-        ("text", f"Error: {str(tmp_path / 'text')!r} is not a spool, and was left as it is: "),
+        ("none", f"bai-daemon: there is no spool {str(tmp_path / 'none')!r}\n"),
+        ("text", f"bai-daemon: {str(tmp_path / 'text')!r} is not a spool, and was left as it is: "),
     ]:
         result = run_daemon("status", "--spool", str(tmp_path / name))
         assert (result.code, result.out) == (1, "")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from benchmarkai.daemon.backends import base, http
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
 from benchmarkai.daemon.backends.documents import Documents, encode_text
-from benchmarkai.daemon.log import log
+from benchmarkai.daemon.log import count, log
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.options import option, url_option
 
@@ -135,8 +135,8 @@ class BulkBackend(base.Backend):
             items = statuses = []
         if len(items) != len(metrics):
             raise Unavailable(
-                f"unexpected response, HTTP {response.status}, with {len(items)} items instead of "
-                f"{len(metrics)}; is this {self.product}?"
+                f"unexpected response, HTTP {response.status}, with {count(len(items), 'item')} "
+                f"instead of {len(metrics)}; is this {self.product}?"
             )
         rejected: List[Tuple[Metric, str]] = []
         postponed: List[Metric] = []

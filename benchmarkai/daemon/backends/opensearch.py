@@ -69,7 +69,9 @@ def _make_signer(url: str) -> Callable[[str, str, Dict[str, str], bytes], Mappin
         import botocore.auth
         import botocore.awsrequest
     except ImportError as error:
-        raise ValueError("--aws-auth needs boto3: pip install boto3") from error
+        from benchmarkai.daemon.install import how_to_install
+
+        raise ValueError(f"--aws-auth needs boto3: {how_to_install(['boto3'])}") from error
     session = boto3.Session()
     service, region = _service_and_region(url)
     region = region or session.region_name

@@ -218,7 +218,7 @@ def test_two_names_that_are_the_same_to_prometheus_are_not_mixed(start_server, s
     daemon = start_daemon(*ARGUMENTS[Pushgateway], gateway.url)
     daemon.emit("a.b=1", "a/b=2", "c=3")
     assert daemon.stop().code == 0
-    message = "rejected 1 metric, the first is 'a/b': it would become a_b, like 'a.b' before it"
+    message = "rejected 1 metric: 'a/b': it would become a_b, like 'a.b' before it"
     assert message in daemon.logged()
     text = request(gateway.url + "/metrics")
     assert 'a_b{instance="",job="benchmark"} 1\n' in text

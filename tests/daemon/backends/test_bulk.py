@@ -17,6 +17,7 @@ import pytest
 
 from benchmarkai.daemon import backends, cli
 from benchmarkai.daemon.backends.base import Answer, Rejected, Unavailable
+from benchmarkai.daemon.install import how_to_install
 from benchmarkai.daemon.metric import Metric
 from benchmarkai.daemon.redaction import redact
 from tests.daemon.backends.servers import FakeServer, write_response
@@ -838,23 +839,23 @@ def test_an_index_in_a_wrong_state_does_not_reject_a_metric(cluster, name, kind,
 
 @both
 @pytest.mark.parametrize(
-    "body, count",
+    "body, found",
     [
-        (b'{"items": [{"create": {"status": 201}}]}', 1),
-        (b'{"items": [{"create": {"status": 201}}, {"index": {"status": 201}}]}', 0),
-        (b'{"items": [{"create": {"status": 201}}, {"create": {}}]}', 0),
-        (b'{"items": null}', 0),
-        (b"{}", 0),
-        (b"null", 0),
-        (b"\xff", 0),
-        (b"", 0),
+        (b'{"items": [{"create": {"status": 201}}]}', "1 item"),
+        (b'{"items": [{"create": {"status": 201}}, {"index": {"status": 201}}]}', "0 items"),
+        (b'{"items": [{"create": {"status": 201}}, {"create": {}}]}', "0 items"),
+        (b'{"items": null}', "0 items"),
+        (b"{}", "0 items"),
+        (b"null", "0 items"),
+        (b"\xff", "0 items"),
+        (b"", "0 items"),
     ],
 )
-def test_a_response_without_an_item_for_each_metric_is_not_a_delivery(cluster, name, body, count):
+def test_a_response_without_an_item_for_each_metric_is_not_a_delivery(cluster, name, body, found):
     cluster.respond = lambda request: (200, JSON, body) if request.method == "POST" else None
     with pytest.raises(Unavailable) as caught:
         make(name, cluster).send([metric("a"), metric("b")])
-    assert f", with {count} items instead of 2; is this " in str(caught.value)
+    assert f", with {found} instead of 2; is this " in str(caught.value)
 
 
 @both
@@ -1020,7 +1021,7 @@ def test_aws_auth_without_boto3_says_what_to_install(cluster, aws):
     aws.setitem(sys.modules, "boto3", None)
     with pytest.raises(ValueError) as caught:
         make("opensearch", cluster, aws_auth=True)
-    assert str(caught.value) == "--aws-auth needs boto3: pip install boto3"
+    assert str(caught.value) == "--aws-auth needs boto3: " + how_to_install(["boto3"])
 
 
 def test_aws_auth_without_a_region_says_how_to_set_it(cluster, aws):

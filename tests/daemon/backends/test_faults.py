@@ -356,7 +356,7 @@ def test_a_corrupt_spool_is_moved_aside_and_the_daemon_goes_on(start_server, sta
     daemon = start_daemon(*to(server, "--shutdown-timeout", "0"))
     emit_numbers(daemon, 0, 20000)
     assert daemon.stop().code == 1
-    assert f"20000 metrics kept in {daemon.spool}: send with: " in daemon.logged()
+    assert f"20000 metrics are kept in {daemon.spool}: send with: " in daemon.logged()
     with open(daemon.spool, "r+b") as file:
         file.seek(os.path.getsize(daemon.spool) // 2)
         file.write(os.urandom(30000))
@@ -436,7 +436,7 @@ def test_metrics_that_are_kept_after_a_command_are_sent_by_the_command_in_the_lo
     env = {"PATH": PATH}
     result = run_daemon(*arguments, "--", "bai-emit", "a=0", env=env)
     assert result.code == 1
-    command = re.search(r"1 metric kept in \S+: send with: (.*)", result.err).group(1)
+    command = re.search(r"1 metric is kept in \S+: send with: (.*)", result.err).group(1)
     server.start()
     again = run(["sh", "-c", command], env=env)
     assert again.code == 0, again.err

@@ -496,7 +496,7 @@ def test_headers_come_from_the_variables(collector, monkeypatch, arguments, vari
 def test_bad_headers_are_an_error_that_does_not_show_them(monkeypatch, variable, value, message):
     result = run_daemon("otlp", "--", "true", env={variable: value})
     assert result.code == 2
-    assert result.err.endswith(f"Error: {variable}{message}\n")
+    assert result.err == f"bai-daemon: {variable}{message}\n"
 
 
 def test_the_value_of_a_header_is_a_secret(collector, monkeypatch):

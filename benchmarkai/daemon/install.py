@@ -1,0 +1,36 @@
+"""How to install what a backend needs, where this Python finds it."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import sys
+import sysconfig
+from typing import Sequence
+
+# Packages that Debian has in a version that is new enough, as python3-NAME.
+_IN_DEBIAN = {"boto3", "prometheus-client", "urllib3"}
+
+
+def how_to_install(requirements: Sequence[str]) -> str:
+    """Return how to install them, if possible as a shell command to paste.
+
+    It names this Python, because another one may come first in PATH, as with pipx. Where it is
+    that of the system, its package manager installs packages for it.
+    """
+    has_pip = importlib.util.find_spec("pip") is not None
+    if sys.prefix == sys.base_prefix and (_is_managed_by_system() or not has_pip):
+        names = [re.split("[<>=]", requirement)[0] for requirement in requirements]
+        if shutil.which("apt") and _IN_DEBIAN.issuperset(names):
+            return shlex.join(["apt", "install", *(f"python3-{name}" for name in names)])
+        return f"run {shlex.join(['pip', 'install', *requirements])} in a virtual environment"
+    if has_pip:
+        return shlex.join([sys.executable, "-m", "pip", "install", *requirements])
+    # Environments of uv have no pip.
+    return shlex.join(["uv", "pip", "install", "--python", sys.executable, *requirements])
+
+
+def _is_managed_by_system() -> bool:
+    """Return whether pip refuses to install anything for this Python: see PEP 668."""
+    return os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
