@@ -37,7 +37,7 @@ Each backend is a subcommand: see bai-daemon BACKEND --help.
 _EPILOG = """\b
 Exit codes:
   0    nothing is left to deliver
-  1    some metrics are, and are kept in the spool; or the pipe or the spool cannot be used
+  1    some metrics are left, and kept in the spool; or the pipe or the spool cannot be used
   2    something in the arguments, options or variables was rejected
   With a command: its exit code; 1 if that is 0 and some metrics were rejected or not delivered;
   126 or 127 if it cannot be started.
@@ -156,7 +156,13 @@ bai_daemon = click.version_option(
 
 
 @click.command()
-@click.option("--spool", metavar="PATH", required=True, help="The spool of the daemon.")
+@click.option(
+    "--spool",
+    metavar="PATH",
+    type=click.Path(readable=False),
+    required=True,
+    help="The spool of the daemon.",
+)
 @click.pass_context
 def status(ctx: click.Context, spool: str) -> None:
     """Print as JSON how a running daemon is doing.

@@ -294,10 +294,17 @@ def _parse_mode(context: click.Context, parameter: click.Parameter, value: str) 
 
 # What every backend's command takes besides its own options.
 COMMON: Sequence[click.Parameter] = [
-    click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]"),
+    click.Argument(
+        ["command"],
+        nargs=-1,
+        type=click.UNPROCESSED,
+        metavar="[-- COMMAND...]",
+        shell_complete=click.Path().shell_complete,
+    ),
     click.Option(
         ["--fifo"],
         metavar="PATH",
+        type=click.Path(readable=False),
         default=settings.DEFAULT_FIFO_PATH,
         envvar=settings.FIFO_PATH,
         show_default=True,
@@ -336,6 +343,7 @@ COMMON: Sequence[click.Parameter] = [
         "--spool",
         "The file in which metrics wait for the server.  [default: next to the pipe]",
         metavar="PATH",
+        type=click.Path(readable=False),
     ),
     option(
         "--spool-limit",
@@ -361,27 +369,31 @@ COMMON: Sequence[click.Parameter] = [
     option(
         "--batch-size",
         "Maximum number of metrics in a request.",
+        metavar="N",
         type=click.IntRange(min=1),
         default=1000,
         show_default=True,
     ),
     option(
         "--flush-interval",
-        "Seconds that metrics wait for a batch to fill.",
+        "How long metrics wait for a batch to fill.",
+        metavar="SECONDS",
         type=click.FloatRange(min=0.001, max=3600),
         default=1.0,
         show_default=True,
     ),
     option(
         "--shutdown-timeout",
-        "Seconds for the last deliveries; after a command, seconds without any progress.",
+        "Time for the last deliveries; after a command, time without any progress.",
+        metavar="SECONDS",
         type=click.FloatRange(min=0),
         default=8.0,
         show_default=True,
     ),
     option(
         "--status-interval",
-        "Seconds between log lines with the status, if there is news; 0 for none.",
+        "Time between log lines with the status, if there is news; 0 for none.",
+        metavar="SECONDS",
         type=click.FloatRange(min=0),
         default=60.0,
         show_default=True,

@@ -23,6 +23,7 @@ CLEAR_LINE = b"\x15"  # Ctrl-U
 LINES = [
     [("bai-emit --fi", "--fifo"), ("./my", "./my-pipe"), ("--mode s", "stdout")],
     [("bai-daemon infl", "influxdb"), ("--ca", "--ca-file"), ("./my", "./my-pipe")],
+    [("bai-daemon stdout --spool ./my", "./my-pipe"), ("-- ./my", "./my-pipe")],
 ]
 
 pytestmark = [

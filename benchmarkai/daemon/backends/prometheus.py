@@ -28,7 +28,7 @@ class Backend(base.Backend):
 
     options = [
         url_option("http://localhost:9091", "The Pushgateway.", name="--gateway"),
-        option("--job", "The label job.", default="benchmark", show_default=True),
+        option("--job", "The value of the label job.", default="benchmark", show_default=True),
         *http.OPTIONS,
     ]
     place = ["gateway", "job"]
