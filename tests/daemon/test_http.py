@@ -1,12 +1,13 @@
 """What HTTP status codes and Retry-After mean, and Basic authentication."""
 
 import email.utils
+import socket
 import time
 
 import pytest
 
 from benchmarkai.daemon.backends.base import Rejected, Unavailable
-from benchmarkai.daemon.backends.http import basic_auth, error_for, retry_after
+from benchmarkai.daemon.backends.http import Client, basic_auth, error_for, retry_after
 from benchmarkai.daemon.redaction import protect, redact
 
 
@@ -114,3 +115,12 @@ def test_retry_after_may_be_a_date():
 @pytest.mark.parametrize("headers", [None, {}, {"Retry-After": None}, {"Date": "7"}])
 def test_without_the_header_there_is_no_retry_after(headers):
     assert retry_after(headers) is None
+
+
+def test_a_server_that_is_down_is_reported_in_the_words_of_the_system():
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        url = "http://%s:%s" % nobody_listens.getsockname()
+        with pytest.raises(Unavailable) as caught:
+            Client(url).post("/", b"", "text/plain")
+    assert str(caught.value) == f"{url}: Connection refused"

@@ -159,6 +159,10 @@ class Client:
             return self._pool.request(
                 method, url, body=body or None, headers=all_headers, redirect=False
             )
+        except self._urllib3.exceptions.NewConnectionError as error:
+            # The system says in two words what urllib3 says in ten.
+            reason = getattr(error.__context__, "strerror", None) or error
+            raise Unavailable(f"{self.url}: {reason}") from error
         except self._urllib3.exceptions.HTTPError as error:
             raise Unavailable(f"{self.url}: {with_advice(error)}") from error
 
