@@ -126,6 +126,11 @@ def open_database(
             corrupt = _finish_salvage(path, clock)
             _connect_and_load(path, load)
         return corrupt
+    except FileNotFoundError as error:
+        folder = os.path.dirname(os.path.abspath(path))
+        raise SpoolError(
+            f"cannot use the spool {path!r}: there is no folder {folder!r}: create it"
+        ) from error
     except OSError as error:
         raise SpoolError(f"cannot use the spool {path!r}: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
