@@ -1,12 +1,12 @@
 """How to install what a backend needs, where this Python finds it."""
 
-import importlib.util
 import os
 import re
 import shlex
 import shutil
 import sys
 import sysconfig
+from importlib.machinery import PathFinder
 from typing import Sequence
 
 # Packages that Debian has in a version that is new enough, as python3-NAME.
@@ -19,7 +19,8 @@ def how_to_install(requirements: Sequence[str]) -> str:
     It names this Python, because another one may come first in PATH, as with pipx. Where it is
     that of the system, its package manager installs packages for it.
     """
-    has_pip = importlib.util.find_spec("pip") is not None
+    # Not by importlib.util, which would tell the hook of setuptools that pip is being imported.
+    has_pip = PathFinder.find_spec("pip") is not None
     if sys.prefix == sys.base_prefix and (_is_managed_by_system() or not has_pip):
         names = [re.split("[<>=]", requirement)[0] for requirement in requirements]
         if shutil.which("apt") and _IN_DEBIAN.issuperset(names):

@@ -232,6 +232,13 @@ def test_an_error_is_followed_by_a_retry(
     assert last == "delivering again"
 
 
+def test_a_pause_too_short_to_show_is_no_pause(spool, clock, make_delivery, messages, monkeypatch):
+    monkeypatch.setattr(random, "uniform", lambda shortest, longest: shortest)
+    add(spool, 1)
+    run_steps(make_delivery(FakeBackend(fail(Unavailable("busy")))), clock)
+    assert messages()[0] == "cannot deliver: busy; 1 metric waiting; next retry at once"
+
+
 def failed_delivery(spool, clock, make_delivery, failures, **options):
     """Return a delivery after so many failures in a row."""
     add(spool, 1)

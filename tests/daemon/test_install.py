@@ -3,12 +3,14 @@
 import shlex
 import sys
 import sysconfig
+from importlib.machinery import PathFinder
 
 import pytest
 
 from benchmarkai.daemon.install import how_to_install
 from tests.helpers import ROOT, run
 
+needs_pip = pytest.mark.skipif(not PathFinder.find_spec("pip"), reason="there is no pip")
 CODE = "import sys; from benchmarkai.daemon.install import how_to_install as how; print(how(%r))"
 
 
@@ -23,8 +25,8 @@ def system(monkeypatch, tmp_path):
     return tmp_path
 
 
+@needs_pip
 def test_an_environment_with_pip_is_named_in_the_command():
-    pytest.importorskip("pip")
     command = how_to_install(["a>=1", "b"])
     assert command == f"{shlex.quote(sys.executable)} -m pip install 'a>=1' b"
     # pip is there, and takes the options.
@@ -51,7 +53,7 @@ def test_what_the_system_lacks_goes_into_a_virtual_environment(system):
     assert how_to_install(["urllib3>=1.26"]) == how
 
 
+@needs_pip
 def test_a_python_that_lets_pip_install_gets_it_from_pip(system):
-    pytest.importorskip("pip")
     (system / "EXTERNALLY-MANAGED").unlink()
     assert how_to_install(["a"]) == f"{shlex.quote(sys.executable)} -m pip install a"
