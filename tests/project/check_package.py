@@ -74,7 +74,12 @@ def check_use(folder, package, click):
 
 def main(folder):
     dist = os.path.join(folder, "dist")
-    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+    command = [sys.executable, "-m", "build", "--outdir", dist, ROOT]
+    build = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    log = build.stdout.decode()
+    assert build.returncode == 0, log
+    # Where dynamic in pyproject.toml lacks a field of setup.py, setuptools warns, and goes on.
+    assert "defined outside of `pyproject.toml`" not in log, log
     (wheel,), (sdist,) = (glob.glob(os.path.join(dist, name)) for name in ("*.whl", "*.tar.gz"))
     assert wheel.endswith("-py2.py3-none-any.whl"), wheel
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
