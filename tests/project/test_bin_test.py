@@ -110,11 +110,13 @@ def test_an_environment_that_was_moved_is_made_anew(bin_test, checkout, made):
 def test_what_is_made_runs_without_a_network(bin_test, checkout, made, tmpdir):
     pytest.importorskip("pip")
     made(str(checkout.realpath()))
+    gone = checkout.join("build", "lib", "benchmarkai", "gone.py").ensure()
     assert bin_test("-e", "py311", PYTHONPATH=str(tmpdir), **NO_NETWORK) == (
         3,
         "tox -e py311 with 1 retries\n",
         "bin/test: pip cannot reach its package index: only what is in .tox already can run\n",
     )
+    assert not gone.exists()
 
 
 @needs_new_python
