@@ -108,7 +108,6 @@ def test_an_environment_that_was_moved_is_made_anew(bin_test, checkout, made):
 @needs_new_python
 @pytest.mark.slow
 def test_what_is_made_runs_without_a_network(bin_test, checkout, made, tmpdir):
-    pytest.importorskip("pip")
     made(str(checkout.realpath()))
     gone = checkout.join("build", "lib", "benchmarkai", "gone.py").ensure()
     assert bin_test("-e", "py311", PYTHONPATH=str(tmpdir), **NO_NETWORK) == (
