@@ -66,7 +66,7 @@ setup(
     # man finds them there if ../bin is on the PATH.
     data_files=[("share/man/man1", sorted(glob.glob("docs/man/*.1")))],
     cmdclass={"build_scripts": BuildScripts},
-    python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*",
+    python_requires=re.search(r'requires-python = "(.+)"', read("pyproject.toml")).group(1),
     install_requires=["click>=7.0"],
     # The backends of the daemon; stdout needs none. The daemon needs Python 3.9.
     extras_require={

@@ -18,7 +18,7 @@ def pip_install(tmpdir):
     for name in ("benchmarkai", "bin"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(os.path.join(ROOT, name), str(tmpdir.join("source", name)), ignore=ignored)
-    for name in ("setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(os.path.join(ROOT, name), str(tmpdir.join("source")))
 
     def install(python, options, env):
