@@ -10,6 +10,7 @@ from setuptools import setup
 from distutils.command.build_scripts import build_scripts  # setuptools has it for Python 3.12
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = "https://github.com/MXNetEdge/benchmark-ai"
 
 # What is between the quotes are commands for sh, and a string for Python. The python next to the
 # script comes first: pip may keep the wheel, and install it in another environment.
@@ -27,6 +28,12 @@ def read(*path):
         return file.read()
 
 
+def read_description():
+    """Return the README with links to the repository, because PyPI has none of its files."""
+    text = re.sub(r"(!\[.*\]\()(?!https?:)", r"\1%s/raw/HEAD/" % SOURCE, read("README.md"))
+    return re.sub(r"(\]\()(?!https?:)", r"\1%s/blob/HEAD/" % SOURCE, text)
+
+
 class BuildScripts(build_scripts):
     def run(self):
         path = getattr(os, "fsencode", str)(sys.executable)
@@ -42,15 +49,15 @@ setup(
     name="benchmarkai-client-lib",
     version=re.search(r'__version__ = "(.+)"', read("benchmarkai", "__init__.py")).group(1),
     description="A client library for posting metrics that uses the Benchmark AI framework.",
-    long_description=read("README.md"),
+    long_description=read_description(),
     long_description_content_type="text/markdown",
     author="Edison Gustavo Muenz",
     author_email="edisongustavo@gmail.com",
-    url="https://github.com/MXNetEdge/benchmark-ai",
+    url=SOURCE,
     project_urls={
-        "Source": "https://github.com/MXNetEdge/benchmark-ai",
-        "Changelog": "https://github.com/MXNetEdge/benchmark-ai/blob/HEAD/CHANGELOG.md",
-        "Issues": "https://github.com/MXNetEdge/benchmark-ai/issues",
+        "Source": SOURCE,
+        "Changelog": SOURCE + "/blob/HEAD/CHANGELOG.md",
+        "Issues": SOURCE + "/issues",
     },
     license="Apache-2.0",
     packages=[

@@ -5,11 +5,13 @@ tox -e package runs it, as python -m tests.project.check_package.
 
 import glob
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import venv
+import zipfile
 
 from tests.helpers import ROOT
 
@@ -35,6 +37,15 @@ def check_contents(sdist):
     tracked = {name for name in listing.split("\0") if os.path.isfile(os.path.join(ROOT, name))}
     missing = tracked - NOT_IN_SDIST - files
     assert not missing, f"not in the sdist: {sorted(missing)}; see MANIFEST.in"
+
+
+def check_description(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        description = archive.read(name).decode()
+    assert "](https://github.com/" in description
+    relative = re.findall(r"\]\((?!https?:).*?\)", description)
+    assert not relative, f"links that lead nowhere on PyPI: {relative}"
 
 
 def check_use(folder, package, click):
@@ -108,6 +119,7 @@ def main(folder):
     assert wheel.endswith("-py2.py3-none-any.whl"), wheel
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     check_contents(sdist)
+    check_description(wheel)
     check_use(os.path.join(folder, "no-click"), wheel, click=False)
     check_use(os.path.join(folder, "from sdist"), sdist, click=True)
     check_uv(os.path.join(folder, "uv"), sdist)
