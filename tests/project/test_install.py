@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_DAEMON, ROOT, run
+from tests.helpers import BAI_DAEMON, ROOT, is_installed, run
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def pip_install(tmpdir):
     for module in ("setuptools", "wheel"):
         pytest.importorskip(module)  # offline, pip cannot get them for the build
     # pip may build in the folder of the source, and leave files there.
-    for name in ("benchmarkai", "bin"):
+    for name in ("benchmarkai", "bin", "docs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(os.path.join(ROOT, name), str(tmpdir.join("source", name)), ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
@@ -46,6 +46,17 @@ def test_pip_installs_a_working_command_and_prints_no_error(tmpdir, pip_install)
         env={"PYTHONPATH": str(tmpdir.join("target"))},
     )
     assert result == (0, '{"alexnet.latency": 0.42}\n', "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed("man"), reason="man is not installed")
+def test_man_finds_the_pages_of_installed_commands(tmpdir, pip_install):
+    pip_install(sys.executable, ["--ignore-installed", "--prefix", "prefix"], {})
+    path = str(tmpdir.join("prefix", "bin")) + os.pathsep + os.environ["PATH"]
+    for command in ("bai-emit", "bai-daemon"):
+        page = tmpdir.join("prefix", "share", "man", "man1", command + ".1")
+        found = run(["man", "-w", command], env={"PATH": path, "MANPATH": ""})
+        assert found == (0, str(page) + "\n", "")
 
 
 def installed_script(folder, pip_install):

@@ -1,9 +1,8 @@
-"""The man pages say what --help says, and pip installs them where man looks for them."""
+"""The man pages say what --help says."""
 
 import inspect
 import io
 import os
-import shutil
 import sys
 
 import pytest
@@ -73,24 +72,3 @@ def test_mandoc_misses_only_the_date(page):
     result = run(["mandoc", "-Tlint", "-Wwarning", path_of(page)])
     (line,) = (result.out + result.err).splitlines()
     assert line.endswith('WARNING: missing date, using "": TH')
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not is_installed("man"), reason="man is not installed")
-def test_man_finds_the_pages_that_pip_has_installed(tmpdir):
-    for module in ("setuptools", "wheel"):
-        pytest.importorskip(module)  # offline, pip cannot get them for the build
-    # pip may build in the folder of the source, and leave files there.
-    for name in ("benchmarkai", "bin", "docs"):
-        shutil.copytree(os.path.join(ROOT, name), str(tmpdir.join("source", name)))
-    for name in ("setup.py", "README.md", "LICENSE"):
-        shutil.copy(os.path.join(ROOT, name), str(tmpdir.join("source")))
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index"]
-    command += ["--no-build-isolation", "--ignore-installed", "--prefix", "prefix", "./source"]
-    result = run(command, cwd=str(tmpdir))
-    assert result.code == 0, result
-
-    path = str(tmpdir.join("prefix", "bin")) + os.pathsep + os.environ["PATH"]
-    for page in PAGES:
-        found = run(["man", "-w", page[:-2]], env={"PATH": path, "MANPATH": ""})
-        assert found == (0, str(tmpdir.join("prefix", "share", "man", "man1", page)) + "\n", "")
