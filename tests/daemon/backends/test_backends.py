@@ -355,7 +355,7 @@ def test_the_readme_delivers_to_victoriametrics(start_server, tmp_path):
     (command,) = re.findall(r"^bai-daemon influxdb .*$", readme, re.M)
     (benchmark,) = re.findall(r"^# bench.py\n.*?(?=^```$)", readme, re.M | re.S)
     (tmp_path / "bench.py").write_text(benchmark)
-    (shown,) = re.findall(r"VictoriaMetrics has `(.*?)_value`", readme)
+    (shown,) = re.findall(r"VictoriaMetrics has\s`(.*?)_value`", readme)
     server = start_server(VictoriaMetrics)
     command = command.replace("http://localhost:8428", server.url)
     command = command.replace("python", shlex.quote(sys.executable))
