@@ -63,7 +63,7 @@ class Child(object):
                 preexec_fn=_restore_signals if PY2 else prepare,
             )
         except (EnvironmentError, TypeError, ValueError) as error:  # NUL in an argument
-            raise _explain(error, command[0])
+            raise _explain(error, command[0], os.environ if env is None else env)
 
     @property
     def pid(self):
@@ -111,18 +111,18 @@ class Child(object):
         return code if code is None or code >= 0 else 128 - code
 
 
-def _explain(error, program):
-    # type: (Exception, str) -> CommandError
+def _explain(error, program, env):
+    # type: (Exception, str, Mapping[str, str]) -> CommandError
+    reason = getattr(error, "strerror", None) or str(error)
     code = getattr(error, "errno", None)
-    is_file = "/" in program and os.path.isfile(program)  # else it was looked for in PATH
     if code == errno.ENOENT:
-        return CommandError(
-            "the interpreter in its first line is not found" if is_file else "command not found",
-            127,
-        )
-    if code == errno.EACCES and is_file and not os.access(program, os.X_OK):
-        return CommandError("permission denied: make it executable with chmod +x", 126)
-    return CommandError(getattr(error, "strerror", None) or str(error), 126)
+        folders = [""] if "/" in program else env.get("PATH", "").split(os.pathsep)
+        if any(os.path.isfile(os.path.join(folder, program)) for folder in folders):
+            return CommandError("its interpreter or loader is not found", 127)
+        return CommandError("command not found", 127)
+    if code == errno.EACCES and os.path.isfile(program) and not os.stat(program).st_mode & 0o111:
+        reason += ": make it executable with chmod +x"
+    return CommandError(reason, 126)
 
 
 def _restore_signals():

@@ -57,7 +57,7 @@ def _describe(error, arguments):
     if isinstance(error, _BadValue):
         return "bai-emit: %s\n" % message
     if isinstance(error, click.BadParameter):
-        return "bai-emit: %s\n" % (message[:1].lower() + message[1:])
+        return "bai-emit: %s\n" % (message[:1].lower() + message[1:].rstrip("."))
     if isinstance(error, click.NoSuchOption):
         start = error.option_name
         if any(argument.startswith(start) and "=" in argument for argument in arguments):

@@ -18,9 +18,9 @@ def run(program):
     try:
         import click  # noqa: F401
     except ImportError:
-        sys.exit(
-            "%s: click is not installed: pip install click, or apt install python3-click" % program
-        )
+        from benchmarkai.daemon.install import how_to_install
+
+        sys.exit("%s: click is not installed: %s" % (program, how_to_install(["click>=8"])))
     from benchmarkai.daemon.cli import main
 
     main(program)

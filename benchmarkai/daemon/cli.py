@@ -62,7 +62,7 @@ def main(program: str = "bai-daemon") -> NoReturn:
         else:
             message = error.format_message()
             if isinstance(error, click.BadParameter):
-                message = message[:1].lower() + message[1:]
+                message = message[:1].lower() + message[1:].rstrip(".")
             click.echo(f"{program}: {message}", err=True)
         sys.exit(error.exit_code)
 
@@ -299,7 +299,10 @@ def _resend_command(context: click.Context, spool: str) -> str:
 
     It contains no secrets, but the paths of their files. A variable that holds one must be set.
     """
-    words = context.command_path.split()
+    words = ["bai-daemon"]
+    if context.find_root().info_name != "bai-daemon":
+        words = [sys.executable, "-m", "benchmarkai.daemon"]
+    words.append(context.info_name or "")
     values = {**context.params, **secret_files(context)}
     for parameter in context.command.params:
         name = parameter.name or ""

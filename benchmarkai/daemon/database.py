@@ -126,13 +126,12 @@ def open_database(
             corrupt = _finish_salvage(path, clock)
             _connect_and_load(path, load)
         return corrupt
-    except FileNotFoundError as error:
-        folder = os.path.dirname(os.path.abspath(path))
-        raise SpoolError(
-            f"cannot use the spool {path!r}: there is no folder {folder!r}: create it"
-        ) from error
     except OSError as error:
-        raise SpoolError(f"cannot use the spool {path!r}: {error.strerror}") from error
+        reason = error.strerror
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            reason = f"there is no folder {folder!r}: create it"
+        raise SpoolError(f"cannot use the spool {path!r}: {reason}") from error
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             raise SpoolInUse(

@@ -292,10 +292,10 @@ class Delivery:
         if not self._finishing or self.last_error != self._logged_error:
             self._logged_error = self.last_error
             log.warning(
-                "cannot deliver: %s; %s waiting; next retry %s",
+                "cannot deliver: %s; %s waiting; %s",
                 self.last_error,
                 count(self._spool.waiting(), "metric"),
-                f"in {pause:.1f} s" if pause >= 0.05 else "at once",
+                f"next retry in {pause:.1f} s" if pause >= 0.05 else "retrying at once",
             )
         return pause
 

@@ -9,8 +9,9 @@ import sysconfig
 from importlib.machinery import PathFinder
 from typing import Sequence
 
-# Packages that Debian has in a version that is new enough, as python3-NAME.
-_IN_DEBIAN = {"boto3", "prometheus-client", "urllib3"}
+# Packages that Debian and Ubuntu have as python3-NAME, new enough in all their releases with
+# Python 3.10 or newer.
+_IN_DEBIAN = {"boto3", "click", "urllib3"}
 
 
 def how_to_install(requirements: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import textwrap
 import click
 
 from benchmarkai.command.options import bai_emit
+from benchmarkai.daemon.backends import NAMES
 from benchmarkai.daemon.cli import bai_daemon
 
 FOLDER = pathlib.Path(__file__).parent
@@ -77,7 +78,7 @@ def make_page(command, environment, see_also):
 def render_subcommands(group, context):
     """Return the sections of the subcommands. An option that most backends have is shown once."""
     backends, others, users = {}, {}, {}
-    for name in group.list_commands(context):
+    for name in [*NAMES, *group.commands]:  # not those of other packages
         command = group.get_command(context, name)
         options = records(command, make_context(command, context))
         if any(isinstance(parameter, click.Argument) for parameter in command.params):
@@ -91,6 +92,7 @@ def render_subcommands(group, context):
         if len(names) > len(backends) / 2:
             missing = tuple(name for name in backends if name not in names)
             shared.setdefault(missing, []).append(option)
+    in_shared = {option for options in shared.values() for option in options}
     lines = []
     for missing, options in sorted(shared.items(), key=lambda item: len(item[0])):
         title = "Options of all backends" + " except " * bool(missing) + ", ".join(missing)
@@ -98,7 +100,7 @@ def render_subcommands(group, context):
     for title, commands in (("BACKENDS", backends), ("OTHER COMMANDS", others)):
         lines.append(f".SH {title}")
         for name, (command, options) in commands.items():
-            own = [option for option in options if option not in sum(shared.values(), [])]
+            own = [option for option in options if option not in in_shared]
             lines += [f".SS {escape(name)}", *render(split(command.help)), *render_options(own)]
     return lines
 

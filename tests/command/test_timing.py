@@ -55,11 +55,15 @@ def test_a_script_that_cannot_be_started_is_told_what_it_lacks(tmpdir):
     script = tmpdir.join("bench.sh")
     script.write("#!/bin/sh\r\ntrue\n")  # as an editor of Windows writes it
     message = "bai-emit: cannot run '%s': %%s\n" % script
-    reason = "permission denied: make it executable with chmod +x"
+    reason = "Permission denied: make it executable with chmod +x"
     assert timed("--", str(script)) == (126, "", message % reason)
     script.chmod(0o755)
-    reason = "the interpreter in its first line is not found"
+    reason = "its interpreter or loader is not found"
     assert timed("--", str(script)) == (127, "", message % reason)
+    # Also where the script is found in PATH.
+    path = str(tmpdir) + os.pathsep + os.environ["PATH"]
+    message = "bai-emit: cannot run 'bench.sh': %s\n" % reason
+    assert timed("--", "bench.sh", env={"PATH": path}) == (127, "", message)
 
 
 def test_a_command_that_succeeds_but_cannot_be_published_is_exit_code_1(tmpdir):

@@ -231,7 +231,9 @@ def test_a_bad_value_is_told_in_one_line(arguments, message):
 
 def test_a_backend_that_starts_with_a_dash_is_no_crash():
     # Some versions of click show the help.
-    assert "Traceback" not in run_daemon("--", "-x").err
+    result = run_daemon("--", "-x")
+    assert result.code == 2 or result.out.startswith("Usage: ")
+    assert "Traceback" not in result.err
 
 
 def test_labels_that_the_server_cannot_hold_are_told_in_one_line():
@@ -354,7 +356,7 @@ def test_what_a_message_tells_to_install_is_what_the_extras_have():
 def test_without_click_it_says_what_to_install(tmp_path):
     (tmp_path / "click.py").write_text("raise ImportError('hidden')")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])}
-    message = "click is not installed: pip install click, or apt install python3-click\n"
+    message = f"click is not installed: {how_to_install(['click>=8'])}\n"
     for program, name in PROGRAMS:
         assert run([*program, "--help"], env=env) == (1, "", f"{name}: {message}")
 

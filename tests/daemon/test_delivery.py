@@ -236,7 +236,7 @@ def test_a_pause_too_short_to_show_is_no_pause(spool, clock, make_delivery, mess
     monkeypatch.setattr(random, "uniform", lambda shortest, longest: shortest)
     add(spool, 1)
     run_steps(make_delivery(FakeBackend(fail(Unavailable("busy")))), clock)
-    assert messages()[0] == "cannot deliver: busy; 1 metric waiting; next retry at once"
+    assert messages()[0] == "cannot deliver: busy; 1 metric waiting; retrying at once"
 
 
 def failed_delivery(spool, clock, make_delivery, failures, **options):

@@ -93,6 +93,12 @@ def test_of_two_packages_with_the_same_name_the_first_in_the_path_counts(install
         (MODULE, "broken", "TypeError: it is not a subclass of benchmarkai.daemon.backe"),
         (MODULE, "broken:number", "TypeError: it is not a subclass of benchmarkai.daemon.backe"),
         (MODULE, "broken:base.Unavailable", "TypeError: it is not a subclass of benchmarkai.d"),
+        (MODULE + "Backend.options = None", "broken:Backend", "TypeError: 'NoneType' object is "),
+        (
+            MODULE + "Backend.options = ['--file']",
+            "broken:Backend",
+            "TypeError: not all of its",
+        ),
     ],
 )
 def test_the_error_of_a_backend_that_cannot_be_loaded_is_one_line(

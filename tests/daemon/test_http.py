@@ -118,6 +118,7 @@ def test_without_the_header_there_is_no_retry_after(headers):
 
 
 def test_a_server_that_is_down_is_reported_in_the_words_of_the_system():
+    pytest.importorskip("urllib3")
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         url = "http://%s:%s" % nobody_listens.getsockname()

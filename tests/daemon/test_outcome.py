@@ -1,6 +1,7 @@
 """What became of the metrics: the exit code, the last lines of the log, and what they say."""
 
 import shlex
+import sys
 
 import click
 import pytest
@@ -44,11 +45,17 @@ def test_the_exit_code_is_that_of_the_command_or_1_if_incomplete(
     assert outcome.exit_code == (exit_code or (0 if complete else 1))
 
 
-def make_context(*arguments):
+def make_context(*arguments, program="bai-daemon"):
     """Return the context of the command with these arguments: the backend, and its options."""
     command = cli.bai_daemon.get_command(None, arguments[0])
-    parent = click.Context(cli.bai_daemon, info_name="bai-daemon")
+    parent = click.Context(cli.bai_daemon, info_name=program)
     return command.make_context(arguments[0], [*arguments[1:], "--", "true"], parent=parent)
+
+
+def test_the_command_for_the_rest_is_that_of_the_python_that_ran_the_module():
+    context = make_context("stdout", program="python -m benchmarkai.daemon")
+    command = f"{shlex.quote(sys.executable)} -m benchmarkai.daemon stdout --spool s "
+    assert cli._resend_command(context, "s").startswith(command)
 
 
 def reported(messages, **counts):

@@ -24,8 +24,13 @@ def summary(paths):
     passed, failed, skipped, ran = {}, {}, {}, set()
     for path in paths:
         environment = os.path.splitext(os.path.basename(path))[0]
+        try:
+            tests = ElementTree.parse(path).iter("testcase")
+        except ElementTree.ParseError:
+            failed[os.path.basename(path) + " was cut off"] = [environment]
+            continue
         passed[environment] = 0
-        for test in ElementTree.parse(path).iter("testcase"):
+        for test in tests:
             name = name_of(test)
             if test.find("skipped") is not None:
                 skipped[name] = reason_of(test.find("skipped"))

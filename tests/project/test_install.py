@@ -49,7 +49,7 @@ def test_pip_installs_a_working_command_and_prints_no_error(tmpdir, pip_install)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not is_installed("man"), reason="man is not installed")
+@pytest.mark.skipif(not is_installed("mandb"), reason="man-db is not installed")
 def test_man_finds_the_pages_of_installed_commands(tmpdir, pip_install):
     pip_install(sys.executable, ["--ignore-installed", "--prefix", "prefix"], {})
     path = str(tmpdir.join("prefix", "bin")) + os.pathsep + os.environ["PATH"]

@@ -57,6 +57,8 @@ def load(name: str) -> Optional[Type[Backend]]:
         backend = point.load()
         if not (isinstance(backend, type) and issubclass(backend, Backend)):
             raise TypeError("it is not a subclass of benchmarkai.daemon.backends.base.Backend")
+        if not all(hasattr(parameter, "name") for parameter in backend.options):
+            raise TypeError("not all of its options are click options")
     except (Exception, SystemExit) as error:  # whatever a module does while it is imported
         reason = " ".join(str(error).split())
         raise LoadError(
