@@ -150,6 +150,19 @@ def is_installed(program):
     return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(":"))
 
 
+def path_with_programs(folder):
+    """Put python, bai-emit and bai-daemon into the folder; return a PATH with them."""
+    for name, program in (
+        ("python", sys.executable),
+        ("bai-emit", BAI_EMIT),
+        ("bai-daemon", BAI_DAEMON),
+    ):
+        script = folder.ensure(name)
+        script.write('#!/bin/sh\nexec "%s" "$@"\n' % program)
+        script.chmod(0o755)
+    return "%s:%s" % (folder, os.environ["PATH"])
+
+
 def run_python(code, *arguments, **options):
     return run([sys.executable, "-c", code] + list(arguments), **options)
 

@@ -131,7 +131,7 @@ class Service:
     def _is_over(self) -> bool:
         signals = self._take_signals()
         if self._child is None:
-            stops = [number for number in signals if number in STOP_SIGNALS]
+            stops = STOP_SIGNALS.intersection(signals)
             for number in stops:
                 log.info("stopping after %s", signal.Signals(number).name)
             return bool(stops) or self._thread.failure is not None
@@ -225,7 +225,9 @@ class Service:
                 self._shutdown_timeout,
             )
         while self._thread.is_alive():
-            if not STOP_SIGNALS.isdisjoint(self._take_signals()):
+            stops = STOP_SIGNALS.intersection(self._take_signals())
+            if stops:
+                log.info("stopping now after %s", signal.Signals(min(stops)).name)
                 break
             if self._is_time_to_check():
                 self._show_status()

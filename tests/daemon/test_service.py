@@ -285,7 +285,9 @@ def test_a_second_signal_to_stop_ends_the_last_deliveries(start_daemon):
     daemon.emit(stdin=b"name=1\n" * 10000)
     daemon.process.terminate()
     daemon.wait_for_log("left to deliver within 1000 s (SIGTERM stops at once)")
-    result = daemon.stop()
+    daemon.process.terminate()
+    daemon.wait_for_log("stopping now after SIGTERM")
+    result = daemon.wait()  # which reads stdout
     assert result.code == 1
     assert re.search(r"waiting [1-9]", result.err.splitlines()[-1])
 

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_DAEMON, BAI_EMIT, ROOT, is_installed, run
+from tests.helpers import ROOT, is_installed, path_with_programs, run
 
 
 def read(page):
@@ -44,7 +44,6 @@ CONSOLES = [
     (page, code) for page in PAGES for language, code in blocks_of(page) if language == "console"
 ]
 
-PROGRAMS = {"python": sys.executable, "bai-emit": BAI_EMIT, "bai-daemon": BAI_DAEMON}
 # What differs each time: the time of a metric, and durations.
 _TIME = re.compile(r'(?<="time": ")[^"]*|(?<=seconds": )[0-9.e-]+')
 
@@ -58,11 +57,6 @@ def folder_of(tmpdir_factory):
         folder = tmpdir_factory.mktemp("page")
         for name, code in files_of(page).items():
             folder.join(name).write_text(code, "utf-8")
-        # bai-emit is on the PATH, as after pip install, and is bin/bai-emit, as in a checkout.
-        for name, program in PROGRAMS.items():
-            script = folder.ensure("bin", name)
-            script.write('#!/bin/sh\nexec "%s" "$@"\n' % program)
-            script.chmod(0o755)
         return folder
 
     return lambda page: folders.get(page) or folders.setdefault(page, make(page))
@@ -84,7 +78,8 @@ def test_a_console_block_shows_what_its_commands_print(page, console, folder_of)
     result = run(
         ["bash", "-c", "\n".join(commands)],
         cwd=str(folder),
-        env={"PATH": "%s:%s" % (folder.join("bin"), os.environ["PATH"])},
+        # bai-emit is on the PATH, as after pip install, and is bin/bai-emit, as in a checkout.
+        env={"PATH": path_with_programs(folder.join("bin"))},
         stderr=subprocess.STDOUT,
     )
     assert _TIME.sub("", result.out).splitlines() == [_TIME.sub("", line) for line in shown]

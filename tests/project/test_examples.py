@@ -12,7 +12,16 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_DAEMON, BAI_EMIT, ROOT, finish, is_installed, run, start, wait_until
+from tests.helpers import (
+    BAI_DAEMON,
+    ROOT,
+    finish,
+    is_installed,
+    path_with_programs,
+    run,
+    start,
+    wait_until,
+)
 
 # One Python is enough: the one that has what the other tests with servers need.
 yaml = pytest.importorskip("yaml", reason="bin/test -e coverage tries the examples")
@@ -99,13 +108,7 @@ def folder(tmpdir):
 
 @pytest.fixture
 def path(tmpdir):
-    """The PATH of a user who has installed the package."""
-    programs = {"python": sys.executable, "bai-emit": BAI_EMIT, "bai-daemon": BAI_DAEMON}
-    for name, program in programs.items():
-        script = tmpdir.ensure("bin", name)
-        script.write('#!/bin/sh\nexec "%s" "$@"\n' % program)
-        script.chmod(0o755)
-    return "%s:%s" % (tmpdir.join("bin"), os.environ["PATH"])
+    return path_with_programs(tmpdir.join("bin"))
 
 
 def test_the_readme_lists_every_example():
