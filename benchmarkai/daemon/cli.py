@@ -53,9 +53,8 @@ def main(program: str = "bai-daemon") -> NoReturn:
         sys.exit(f"{program}: click 8 or newer is required: pip install --upgrade click")
     try:
         sys.exit(bai_daemon.main(prog_name=program, standalone_mode=False))
-    except click.Abort:
-        click.echo("Aborted!", err=True)
-        sys.exit(1)
+    except click.Abort:  # Ctrl-C before the daemon minds it
+        sys.exit(128 + signal.SIGINT)
     except click.ClickException as error:
         if _is_bad_usage(error):
             error.show()

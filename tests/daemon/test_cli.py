@@ -361,6 +361,16 @@ def test_without_click_it_says_what_to_install(tmp_path):
         assert run([*program, "--help"], env=env) == (1, "", f"{name}: {message}")
 
 
+def test_ctrl_c_before_the_start_is_exit_code_130():
+    code = (
+        "from benchmarkai.daemon import app, cli\n"
+        "def interrupt(*arguments): raise KeyboardInterrupt\n"
+        "app.run = interrupt\n"
+        "cli.main()"
+    )
+    assert run_python(code, "stdout") == (130, "", "\n")  # the line of ^C
+
+
 def test_the_module_is_the_same_program():
     for program, name in PROGRAMS:
         result = run([*program, "nope"], cwd=ROOT)
