@@ -3,6 +3,7 @@
 import collections
 import errno
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -150,16 +151,23 @@ def is_installed(program):
     return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(":"))
 
 
+def read_text(*path):
+    """Return the text of a file of the project."""
+    with io.open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+def add_program(script, program):
+    """Write a script that runs the program. A link would not do: Python would miss its packages."""
+    script.write('#!/bin/sh\nexec "%s" "$@"\n' % program, ensure=True)
+    script.chmod(0o755)
+
+
 def path_with_programs(folder):
     """Put python, bai-emit and bai-daemon into the folder; return a PATH with them."""
-    for name, program in (
-        ("python", sys.executable),
-        ("bai-emit", BAI_EMIT),
-        ("bai-daemon", BAI_DAEMON),
-    ):
-        script = folder.ensure(name)
-        script.write('#!/bin/sh\nexec "%s" "$@"\n' % program)
-        script.chmod(0o755)
+    add_program(folder.join("python"), sys.executable)
+    add_program(folder.join("bai-emit"), BAI_EMIT)
+    add_program(folder.join("bai-daemon"), BAI_DAEMON)
     return "%s:%s" % (folder, os.environ["PATH"])
 
 

@@ -77,16 +77,19 @@ def make_page(command, environment, see_also):
 
 def render_subcommands(group, context):
     """Return the sections of the subcommands. An option that most backends have is shown once."""
-    backends, others, users = {}, {}, {}
-    for name in [*NAMES, *group.commands]:  # not those of other packages
-        command = group.get_command(context, name)
-        options = records(command, make_context(command, context))
-        if any(isinstance(parameter, click.Argument) for parameter in command.params):
-            backends[name] = command, options
-            for option in options:
-                users.setdefault(option, []).append(name)
-        else:
-            others[name] = command, options
+
+    def find(names):
+        commands = {name: group.get_command(context, name) for name in names}
+        return {
+            name: (command, records(command, make_context(command, context)))
+            for name, command in commands.items()
+        }
+
+    backends, others = find(NAMES), find(group.commands)  # not the backends of other packages
+    users = {}
+    for name, (_, options) in backends.items():
+        for option in options:
+            users.setdefault(option, []).append(name)
     shared = {}  # the options of most backends, by the backends that do not have them
     for option, names in users.items():
         if len(names) > len(backends) / 2:

@@ -24,6 +24,7 @@ from tests.helpers import (
     WAIT,
     bounded,
     finish,
+    read_text,
     run,
     run_python,
     start,
@@ -325,8 +326,7 @@ def test_every_backend_has_help_with_an_example(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_every_backend_and_option_is_documented(name):
-    with open(os.path.join(ROOT, "docs", "daemon.md"), encoding="utf-8") as file:
-        page = file.read()
+    page = read_text("docs", "daemon.md")
     assert f"`{name}`" in page
     for option in re.findall(r"^  (--[\w-]+)", run_daemon(name, "--help").out, re.M):
         assert option == "--help" or f"`{option}" in page, option
@@ -341,14 +341,13 @@ def test_a_missing_extra_is_an_error_that_says_how_to_install_it(tmp_path):
 
 
 def test_what_a_message_tells_to_install_is_what_the_extras_have():
-    with open(os.path.join(ROOT, "setup.py")) as file:
-        (extras,) = (
-            keyword.value
-            for node in ast.walk(ast.parse(file.read()))
-            if isinstance(node, ast.Call)
-            for keyword in node.keywords
-            if keyword.arg == "extras_require"
-        )
+    (extras,) = (
+        keyword.value
+        for node in ast.walk(ast.parse(read_text("setup.py")))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "extras_require"
+    )
     needed = {name: needs for name, needs in backends.REQUIREMENTS.items() if needs}
     assert needed == ast.literal_eval(extras)
 

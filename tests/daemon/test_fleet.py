@@ -1,12 +1,11 @@
 """The requests of many daemons are spread over time, and docs/scale.md shows how."""
 
 import itertools
-import os
 
 import pytest
 
 from benchmarks import fleet
-from tests.helpers import ROOT
+from tests.helpers import read_text
 
 
 def peaks(seconds, window, moment=None, **options):
@@ -48,7 +47,6 @@ def test_daemons_do_not_come_back_together_after_an_outage_without_retry_after()
 
 @pytest.mark.slow
 def test_the_document_shows_what_the_simulation_prints():
-    with open(os.path.join(ROOT, "docs", "scale.md"), encoding="utf-8") as file:
-        text = file.read()
+    text = read_text("docs", "scale.md")
     for histogram in fleet.simulate():
         assert histogram in text

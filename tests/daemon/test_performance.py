@@ -10,15 +10,10 @@ import pytest
 from benchmarks import daemon, processes, report, run, stream
 from benchmarks.goals import GOALS, SUMMARY, Claim, Goal
 from benchmarks.lab import Lab
-from tests.helpers import ROOT, is_installed
+from tests.helpers import is_installed, read_text
 
 # Peers that few machines have.
 RARE = re.compile("otel-cli|Telegraf")
-
-
-def read(*path):
-    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
-        return file.read()
 
 
 def first_cells(text, table):
@@ -35,18 +30,18 @@ def without_rare(rows):
 @pytest.mark.parametrize("name", run.TABLES)
 def test_the_page_has_the_rows_of_every_table(name):
     table = run.TABLES[name]
-    shown = first_cells(read("docs", "performance.md"), table.show({}))
+    shown = first_cells(read_text("docs", "performance.md"), table.show({}))
     assert without_rare(shown) == without_rare(table.rows)
 
 
 def test_the_page_has_every_goal():
     goals = report.show_goals([], {}, {})
-    assert first_cells(read("docs", "performance.md"), goals) == [goal.claim for goal in GOALS]
+    assert first_cells(read_text("docs", "performance.md"), goals) == [goal.claim for goal in GOALS]
 
 
 def test_the_readme_has_what_matters_to_users():
     summary = report.show_summary([], {}, {})
-    assert first_cells(read("README.md"), summary) == [claim.claim for claim in SUMMARY]
+    assert first_cells(read_text("README.md"), summary) == [claim.claim for claim in SUMMARY]
 
 
 @pytest.mark.parametrize("claim", GOALS + SUMMARY, ids=lambda claim: claim.claim)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.helpers import NOT_MEASURED, ROOT, run
+from tests.helpers import NOT_MEASURED, ROOT, add_program, run
 
 VERSION = "%d.%d" % sys.version_info[:2]
 
@@ -24,12 +24,6 @@ UNREACHABLE = "bin/test: pip cannot reach its package index (see .tox/.bin-test/
 needs_new_python = pytest.mark.skipif(sys.version_info < (3, 9), reason="bin/test needs Python 3.9")
 
 
-def add_python(path):
-    # Not a link, with which Python would miss the packages of its environment.
-    path.write('#!/bin/sh\nexec "%s" "$@"\n' % sys.executable, ensure=True)
-    path.chmod(0o755)
-
-
 @pytest.fixture
 def checkout(tmpdir):
     """A folder with bin/test, and a space in its path."""
@@ -42,7 +36,7 @@ def checkout(tmpdir):
 @pytest.fixture
 def bin_test(checkout, tmpdir):
     """A function that runs bin/test, where python3 is this Python."""
-    add_python(tmpdir.join("programs", "python3"))
+    add_program(tmpdir.join("programs", "python3"), sys.executable)
     path = "%s:%s" % (tmpdir.join("programs"), os.environ["PATH"])
 
     def bin_test(*arguments, **env):
@@ -64,7 +58,7 @@ def made(checkout, tmpdir):
 
     def made(made_in):
         environment = checkout.join(".tox", ".bin-test")
-        add_python(environment.join("bin", "python"))
+        add_program(environment.join("bin", "python"), sys.executable)
         if made_in:
             environment.join("made-in").write(made_in + "\n")
 

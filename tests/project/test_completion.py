@@ -1,6 +1,5 @@
 """The lines of docs/completion.md make real shells complete both commands."""
 
-import io
 import os
 import pty
 import re
@@ -9,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.helpers import BAI_EMIT, NOT_MEASURED, ROOT, WAIT, is_installed, kill, run, start
+from tests.helpers import BAI_EMIT, NOT_MEASURED, WAIT, is_installed, kill, read_text, run, start
 
 BASH_COMPLETION = "/usr/share/bash-completion/bash_completion"
 READY = "ready> "
@@ -51,8 +50,8 @@ def set_up(shell, home):
     if shell in STARTUP_FILES:
         name, text = STARTUP_FILES[shell]
         home.join(name).write(text)
-    with io.open(os.path.join(ROOT, "docs", "completion.md"), encoding="utf-8") as file:
-        (code,) = re.findall(r"^```%s\n(.*?)^```$" % shell, file.read(), re.MULTILINE | re.DOTALL)
+    text = read_text("docs", "completion.md")
+    (code,) = re.findall(r"^```%s\n(.*?)^```$" % shell, text, re.MULTILINE | re.DOTALL)
     assert run([shell, "-c", code], env=env, cwd=str(home)) == (0, "", "")
     return env
 

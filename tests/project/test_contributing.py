@@ -1,22 +1,20 @@
 """The backend in CONTRIBUTING works as a reader would install it."""
 
 import csv
-import io
 import os
 import re
 import sys
 
 import pytest
 
-from tests.helpers import ROOT, run
+from tests.helpers import read_text, run
 
 
 @pytest.mark.slow  # pip builds a package
 @pytest.mark.skipif(sys.version_info < (3, 9), reason="bai-daemon needs Python 3.9")
 def test_the_example_backend_is_installed_and_delivers_metrics(tmpdir):
     pytest.importorskip("setuptools", minversion="61")  # offline, pip cannot get it for the build
-    with io.open(os.path.join(ROOT, "CONTRIBUTING.md"), encoding="utf-8") as file:
-        section = file.read().split("## A backend of your own\n")[1].split("\n## ")[0]
+    section = read_text("CONTRIBUTING.md").split("## A backend of your own\n")[1].split("\n## ")[0]
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     for language, code in blocks:
         if language:

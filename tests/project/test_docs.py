@@ -6,7 +6,6 @@ for reading.
 """
 
 import glob
-import io
 import os
 import re
 import subprocess
@@ -14,13 +13,7 @@ import sys
 
 import pytest
 
-from tests.helpers import ROOT, is_installed, path_with_programs, run
-
-
-def read(page):
-    with io.open(os.path.join(ROOT, page), encoding="utf-8") as file:
-        return file.read()
-
+from tests.helpers import ROOT, is_installed, path_with_programs, read_text, run
 
 PAGES = [
     os.path.relpath(path, ROOT)
@@ -32,7 +25,7 @@ _FILE_NAME = re.compile(r"(?:#|//) ([\w-]+\.\w+)\n")
 
 
 def blocks_of(page):
-    return _BLOCK.findall(read(page))
+    return _BLOCK.findall(read_text(page))
 
 
 def files_of(page):
@@ -50,14 +43,17 @@ _TIME = re.compile(r'(?<="time": ")[^"]*|(?<=seconds": )[0-9.e-]+')
 
 @pytest.fixture(scope="module")
 def folder_of(tmpdir_factory):
-    """A function that returns the folder of a page, with the files of its blocks."""
+    """A function that returns the folder of a page, with the files of its blocks, and the PATH.
+
+    bai-emit is on the PATH, as after pip install, and is bin/bai-emit, as in a checkout.
+    """
     folders = {}
 
     def make(page):
         folder = tmpdir_factory.mktemp("page")
         for name, code in files_of(page).items():
             folder.join(name).write_text(code, "utf-8")
-        return folder
+        return folder, path_with_programs(folder.join("bin"))
 
     return lambda page: folders.get(page) or folders.setdefault(page, make(page))
 
@@ -71,15 +67,14 @@ def test_a_console_block_shows_what_its_commands_print(page, console, folder_of)
             pytest.skip("%s is not installed" % program)
     if "bai-daemon" in console and sys.version_info < (3, 9):
         pytest.skip("bai-daemon needs Python 3.9")
-    folder = folder_of(page)
+    folder, path = folder_of(page)
     lines = console.splitlines()
     commands = [line[2:] for line in lines if line.startswith("$ ")]
     shown = [line for line in lines if not line.startswith("$ ")]
     result = run(
         ["bash", "-c", "\n".join(commands)],
         cwd=str(folder),
-        # bai-emit is on the PATH, as after pip install, and is bin/bai-emit, as in a checkout.
-        env={"PATH": path_with_programs(folder.join("bin"))},
+        env={"PATH": path},
         stderr=subprocess.STDOUT,
     )
     assert _TIME.sub("", result.out).splitlines() == [_TIME.sub("", line) for line in shown]
@@ -103,18 +98,18 @@ def anchors_in(text):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_links_of_a_page_lead_to_a_file_and_a_heading(page):
-    text = _BLOCK.sub("", read(page))
+    text = _BLOCK.sub("", read_text(page))
     links = re.findall(r"\]\((?!https?:)(\S+?)\)|^\[.+\]: (?!https?:)(\S+)$", text, re.MULTILINE)
     for link in map("".join, links):
         path, _, anchor = link.partition("#")
         target = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
         assert os.path.exists(os.path.join(ROOT, target)), link
-        assert not anchor or anchor in anchors_in(read(target)), link
+        assert not anchor or anchor in anchors_in(read_text(target)), link
     defined = set(re.findall(r"^\[(.+?)\]: ", text, re.MULTILINE))
     assert set(re.findall(r"\]\[(.+?)\]", text)) <= defined
 
 
 def test_the_readme_can_be_read_in_a_few_minutes():
-    readme = read("README.md")
+    readme = read_text("README.md")
     assert len(readme.splitlines()) <= 150
     assert len(readme.split()) <= 1200

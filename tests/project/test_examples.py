@@ -1,6 +1,5 @@
 """The examples work as they are, as far as that can be tried without containers and systemd."""
 
-import io
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from tests.helpers import (
     finish,
     is_installed,
     path_with_programs,
+    read_text,
     run,
     start,
     wait_until,
@@ -32,8 +32,7 @@ EXAMPLES = os.path.join(ROOT, "examples")
 
 
 def read(name):
-    with io.open(os.path.join(EXAMPLES, name), encoding="utf-8") as file:
-        return file.read()
+    return read_text("examples", name)
 
 
 README = read("README.md")

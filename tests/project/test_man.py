@@ -1,14 +1,13 @@
 """The man pages say what --help says."""
 
 import inspect
-import io
 import json
 import os
 import sys
 
 import pytest
 
-from tests.helpers import ROOT, is_installed, run, run_python
+from tests.helpers import ROOT, is_installed, read_text, run, run_python
 
 PAGES = ["bai-daemon.1", "bai-emit.1"]
 
@@ -29,8 +28,7 @@ def test_the_man_pages_are_those_that_the_click_commands_make():
     pages = json.loads(result.out)
     assert sorted(pages) == PAGES
     for page in PAGES:
-        with io.open(path_of(page), encoding="utf-8") as file:
-            assert file.read() == pages[page], "write it again: python -m docs.man.make"
+        assert read_text(path_of(page)) == pages[page], "write it again: python -m docs.man.make"
 
 
 def all_commands():

@@ -166,14 +166,15 @@ class Pushgateway(Server):
 class Prometheus(Server):
     """Scrapes a Pushgateway."""
 
-    def __init__(self, folder, gateway):
+    def __init__(self, folder, gateway, scrape_interval="1s"):
         self.gateway = gateway
+        self.scrape_interval = scrape_interval
         super().__init__(folder)
 
     def command(self):
         with open(os.path.join(self.folder, "prometheus.yml"), "w") as file:
             file.write(
-                "global: {scrape_interval: 1s}\n"
+                f"global: {{scrape_interval: {self.scrape_interval}}}\n"
                 "scrape_configs:\n"
                 "- {job_name: gateway, honor_labels: true,"
                 f" static_configs: [{{targets: ['127.0.0.1:{self.gateway.port}']}}]}}\n"

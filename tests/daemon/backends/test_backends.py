@@ -3,7 +3,6 @@
 import base64
 import datetime
 import json
-import os
 import re
 import shlex
 import sys
@@ -24,7 +23,7 @@ from tests.daemon.backends.servers import (
     request,
 )
 from tests.daemon.harness import PATH, run_daemon
-from tests.helpers import ROOT, run, wait_until
+from tests.helpers import read_text, run, wait_until
 
 LABELS = {"run": "42", "host": "a b/c=d,e"}
 VALUES = {
@@ -345,13 +344,8 @@ def test_metrics_arrive_in_an_otlp_collector(start_server, start_daemon, monkeyp
                 assert {a.key: a.value.string_value for a in point.attributes} == labels
 
 
-def read_page(*path):
-    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
-        return file.read()
-
-
 def test_the_readme_delivers_to_victoriametrics(start_server, tmp_path):
-    readme = read_page("README.md")
+    readme = read_text("README.md")
     (command,) = re.findall(r"^bai-daemon influxdb .*$", readme, re.M)
     (benchmark,) = re.findall(r"^# bench.py\n.*?(?=^```$)", readme, re.M | re.S)
     (tmp_path / "bench.py").write_text(benchmark)
@@ -367,7 +361,7 @@ def test_the_readme_delivers_to_victoriametrics(start_server, tmp_path):
 
 
 def test_the_docs_deliver_to_a_pushgateway(start_server):
-    page = read_page("docs", "daemon.md")
+    page = read_text("docs", "daemon.md")
     (command,) = re.findall(r"^bai-daemon prometheus .*$", page, re.M)
     shown = re.search(r"now has `(.*?)`", page).group(1)
     gateway = start_server(Pushgateway)
